@@ -22,4 +22,6 @@ export interface MachineImage {
 	 * needed. A machine without one boots cold and leaves one there.
 	 */
 	readonly bootSnapshotsPath: string;
+	/** Commands run once before a boot snapshot is taken, so that their files are in its page cache. */
+	readonly warmCommands: readonly string[];
 }

@@ -1,0 +1,102 @@
+/**
+ * The parts of v86 (0.5.462) that its types don't promise, each looked for before it is used. Nothing else of the project
+ * touches v86's inside.
+ */
+
+import { SandboxError } from "../errors.js";
+
+/** src/virtio_console.js: port 0 has queues 0 and 1, port n has 2n + 2 (receive) and 2n + 3 (transmit). */
+const CHANNEL_PORT = 1;
+const CHANNEL_RECEIVE_QUEUE = 2 * CHANNEL_PORT + 2;
+const CHANNEL_INPUT_EVENT = `virtio-console${CHANNEL_PORT}-input-bytes`;
+const CHANNEL_OUTPUT_EVENT = `virtio-console${CHANNEL_PORT}-output-bytes`;
+/** Virtio 1.2, 5.3.6.2. */
+const EVENT_CONSOLE_PORT = 4;
+/** Receive buffers of the channel's port; v86 offers 16, the guest's driver takes what the device says. */
+const RECEIVE_QUEUE_SIZE = 128;
+/** Buffers left unused, so that none is ever missing. */
+const SPARE_BUFFERS = 2;
+
+interface VirtQueue {
+	size: number;
+	size_supported: number;
+	set_size(size: number): void;
+}
+interface VirtioConsole {
+	virtio: { queues: VirtQueue[] };
+	SendEvent(port: number, event: number, value: number): void;
+}
+interface FileStorage {
+	read(name: string, offset: number, count: number, fileSize?: number): Promise<Uint8Array>;
+	cache(name: string, content: Uint8Array): Promise<void>;
+	uncache(name: string): void;
+}
+interface Internals {
+	v86?: { cpu?: { devices?: { virtio_console?: VirtioConsole }; set_jit_config?: (index: number, value: number) => void } };
+	fs9p?: { storage?: FileStorage };
+	bus?: { send(event: string, value: unknown): void };
+	add_listener?: (event: string, listener: (value: never) => void) => void;
+}
+
+/** JIT setting 1: pages per WebAssembly module (src/rust/jit.rs). One page halves what a starting program costs. */
+const JIT_MAX_PAGES = 1;
+
+export function preferSmallJitModules(emulator: object): void {
+	(emulator as Internals).v86?.cpu?.set_jit_config?.(JIT_MAX_PAGES, 1);
+}
+
+/** Makes the channel's port a plain one (no tty) with a deep receive queue. Before the guest boots or is restored. */
+export function prepareChannelPort(emulator: object): void {
+	const device = consoleDevice(emulator);
+	const sendEvent = device.SendEvent;
+	device.SendEvent = (port, event, value) => {
+		if (event !== EVENT_CONSOLE_PORT) sendEvent.call(device, port, event, value);
+	};
+	const queue = receiveQueue(device);
+	queue.size_supported = RECEIVE_QUEUE_SIZE;
+	queue.set_size(RECEIVE_QUEUE_SIZE);
+}
+
+/** Pieces that the guest's port takes at once. */
+export function channelWindowPieces(emulator: object): number {
+	return receiveQueue(consoleDevice(emulator)).size - SPARE_BUFFERS;
+}
+
+/** Sends one piece (at most a receive buffer) to the guest; v86 drops it when the guest has no buffer free. */
+export function sendPiece(emulator: object, piece: Uint8Array): void {
+	const bus = (emulator as Internals).bus;
+	if (bus === undefined) throw unsupported("bus.send");
+	bus.send(CHANNEL_INPUT_EVENT, piece);
+}
+
+/** Calls `listener` with each write of the guest to the channel's port. */
+export function onChannelOutput(emulator: object, listener: (bytes: Uint8Array) => void): void {
+	(emulator as Internals).add_listener?.(CHANNEL_OUTPUT_EVENT, listener);
+}
+
+/** Lets the guest's 9p tree read its files from `storage`. */
+export function replaceFileStorage(emulator: object, storage: FileStorage): void {
+	const fs = (emulator as Internals).fs9p;
+	if (fs?.storage === undefined) throw unsupported("fs9p.storage");
+	fs.storage = storage;
+}
+
+function consoleDevice(emulator: object): VirtioConsole {
+	const device = (emulator as Internals).v86?.cpu?.devices?.virtio_console;
+	if (device === undefined || typeof device.SendEvent !== "function") throw unsupported("virtio_console.SendEvent");
+	return device;
+}
+
+function receiveQueue(device: VirtioConsole): VirtQueue {
+	const queue = device.virtio?.queues?.[CHANNEL_RECEIVE_QUEUE];
+	if (queue === undefined || typeof queue.set_size !== "function") throw unsupported("virtio.queues[].set_size");
+	return queue;
+}
+
+function unsupported(what: string): SandboxError {
+	return new SandboxError(
+		"internal",
+		`this version of v86 has no ${what}`,
+		"install the version of v86 that package.json names",
+	);
+}
