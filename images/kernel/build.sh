@@ -84,7 +84,7 @@ export LC_ALL=C TZ=UTC
 export SOURCE_DATE_EPOCH=1767225600
 export KBUILD_BUILD_TIMESTAMP='2026-01-01 00:00:00 UTC'
 export KBUILD_BUILD_USER=sandbox86 KBUILD_BUILD_HOST=sandbox86 KBUILD_BUILD_VERSION=1
-make_kernel=(make ARCH=i386 "CC=$CC_PACKAGE" "KCFLAGS=-ffile-prefix-map=$tree=.")
+make_kernel=(make ARCH=i386 "CC=$CC_PACKAGE")
 
 "${make_kernel[@]}" tinyconfig >configure.log
 scripts/kconfig/merge_config.sh -m .config "$here/kernel.fragment" >>configure.log

@@ -44,7 +44,8 @@ export class ConsoleLog {
 			.slice(-LAST_LINES);
 	}
 
-	close(): void {
-		this.#file.end();
+	/** Resolves when the file is complete. */
+	close(): Promise<void> {
+		return new Promise((resolve) => this.#file.end(() => resolve()));
 	}
 }

@@ -214,7 +214,7 @@ export class LiveMachine {
 		);
 		this.#failure = cause;
 		this.#channel?.fail(cause);
-		this.#console.close();
+		void this.#console.close();
 		for (const reject of this.#deathWatchers) reject(cause);
 		this.#deathWatchers.clear();
 		if (!this.#stopped) this.#options.onDeath(cause);

@@ -4,7 +4,7 @@ import type { Log } from "../log.js";
 import { bootSnapshotPath, findBootSnapshot } from "./boot-snapshot.js";
 import { MAX_COMMAND_BYTES, MAX_PATH_BYTES, RunFlag } from "./channel/messages.js";
 import { emulatorVersion } from "./emulator-version.js";
-import { nextState } from "./lifecycle.js";
+import { type LifecycleEvent, nextState } from "./lifecycle.js";
 import { LiveMachine } from "./live-machine.js";
 import type { MachineImage } from "./machine-image.js";
 import { OutputCapture } from "./output-capture.js";
@@ -223,7 +223,7 @@ class GuestMachine implements Machine {
 		const restoring =
 			this.#life.state === "running" || this.#life.state === "paused"
 				? this.#restoreInPlace(this.#life.live, saved, reason)
-				: this.#launch((live) => restoreInto(live, saved, reason), "restore");
+				: this.#launch((live) => restoreInto(live, saved, reason));
 		await this.#track("restore", restoring);
 		this.#notices = [];
 		this.#processes = 0;
@@ -245,7 +245,7 @@ class GuestMachine implements Machine {
 		clearTimeout(this.#idleTimer);
 		const life = this.#life;
 		if (life.state === "stopped") return;
-		this.#life = { state: "stopped" };
+		this.#enter("stop", { state: "stopped" });
 		if (life.state === "running" || life.state === "paused") await life.live.stop();
 		await this.#starting?.stop();
 	}
@@ -318,7 +318,7 @@ class GuestMachine implements Machine {
 				return life.live;
 			case "paused":
 				life.live.wake();
-				this.#life = { state: "running", live: life.live };
+				this.#enter("wake", { state: "running", live: life.live });
 				return life.live;
 			case "stopped":
 				throw new SandboxError("machine-failed", "the machine was stopped", "start the server again");
@@ -341,13 +341,13 @@ class GuestMachine implements Machine {
 	async #bringUp(): Promise<LiveMachine> {
 		const { image, memoryMiB, log } = this.#options;
 		await mkdir(image.bootSnapshotsPath, { recursive: true });
-		if (this.#options.startFrom === "cold") return this.#launch((live) => live.start({ kind: "kernel" }), "boot");
+		if (this.#options.startFrom === "cold") return this.#launch((live) => live.start({ kind: "kernel" }));
 		const found = await findBootSnapshot(image, memoryMiB, log);
-		if (found !== undefined) return this.#launch((live) => live.start({ kind: "file", file: found }), "boot");
+		if (found !== undefined) return this.#launch((live) => live.start({ kind: "file", file: found }));
 		return this.#launch(async (live) => {
 			await live.start({ kind: "kernel" });
 			await this.#leaveBootSnapshot(live);
-		}, "boot");
+		});
 	}
 
 	async #leaveBootSnapshot(live: LiveMachine): Promise<void> {
@@ -367,7 +367,7 @@ class GuestMachine implements Machine {
 		}
 	}
 
-	async #launch(bringUp: (live: LiveMachine) => Promise<void>, _how: "boot" | "restore"): Promise<LiveMachine> {
+	async #launch(bringUp: (live: LiveMachine) => Promise<void>): Promise<LiveMachine> {
 		const { image, memoryMiB, consoleLogPath, log } = this.#options;
 		await mkdir(image.bootSnapshotsPath, { recursive: true });
 		const live = new LiveMachine({
@@ -401,28 +401,33 @@ class GuestMachine implements Machine {
 
 	/** Enters the state that `event` leads to until `becoming` is settled; concurrent callers share it. */
 	#track(event: "boot" | "restore", becoming: Promise<LiveMachine>): Promise<LiveMachine> {
-		const state = nextState(this.#life.state, event);
 		const ready = becoming.then(
 			(live) => {
 				if (this.#life.state === "stopped") throw new SandboxError("machine-failed", "the machine was stopped");
-				this.#life = { state: "running", live };
+				this.#enter("ready", { state: "running", live });
 				return live;
 			},
 			(error: unknown) => {
 				const cause = error instanceof SandboxError ? error : new SandboxError("internal", describeError(error));
-				if (this.#life.state !== "stopped") this.#life = { state: "failed", cause };
+				if (this.#life.state !== "stopped") this.#enter("fail", { state: "failed", cause });
 				throw cause;
 			},
 		);
 		ready.catch(() => {});
-		this.#life = { state: state === "booting" ? "booting" : "restoring", ready };
+		this.#enter(event, { state: event === "boot" ? "booting" : "restoring", ready });
 		return ready;
+	}
+
+	#enter(event: LifecycleEvent, life: Life): void {
+		const expected = nextState(this.#life.state, event);
+		if (life.state !== expected) throw new SandboxError("internal", `${event} leads to ${expected}, not ${life.state}`);
+		this.#life = life;
 	}
 
 	#handleDeath(live: LiveMachine, cause: SandboxError): void {
 		this.#options.log.warn(cause.message);
 		if ((this.#life.state === "running" || this.#life.state === "paused") && this.#life.live === live) {
-			this.#life = { state: "failed", cause };
+			this.#enter("fail", { state: "failed", cause });
 		}
 	}
 
@@ -436,7 +441,7 @@ class GuestMachine implements Machine {
 	#pauseIfIdle(): void {
 		if (this.#active > 0 || this.#processes > 0 || this.#life.state !== "running") return;
 		const { live } = this.#life;
-		this.#life = { state: "paused", live };
+		this.#enter("pause", { state: "paused", live });
 		live.pause().catch(() => {});
 	}
 

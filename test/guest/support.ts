@@ -1,0 +1,60 @@
+/** A real machine for the guest tests: image tiny, its own data folder, and words to speak with it. */
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { loadImage } from "../../src/image/store.js";
+import { silentLog } from "../../src/log.js";
+import type { CapturedOutput, Machine, RunOptions, RunResult } from "../../src/vm/machine.js";
+import { createMachine } from "../../src/vm/machine.js";
+import type { MachineImage } from "../../src/vm/machine-image.js";
+
+export interface Guest {
+	readonly machine: Machine;
+	readonly home: string;
+	readonly image: MachineImage;
+	/** Runs a command, 30 s at most unless told otherwise. */
+	run(command: string, options?: Partial<RunOptions>): Promise<Outcome>;
+	/** Ends the machine and removes its folder. */
+	dispose(): Promise<void>;
+}
+
+export interface Outcome extends Omit<RunResult, "stdout" | "stderr"> {
+	readonly stdout: string;
+	readonly stderr: string;
+}
+
+export async function startGuest(options: { memoryMiB?: number; image?: string } = {}): Promise<Guest> {
+	const home = mkdtempSync(join(tmpdir(), "sandbox86-guest-"));
+	const image = await loadImage(home, options.image ?? "tiny");
+	const machine = createMachine({
+		image,
+		memoryMiB: options.memoryMiB ?? 128,
+		log: silentLog,
+		consoleLogPath: join(home, "console.log"),
+	});
+	return {
+		machine,
+		home,
+		image,
+		run: async (command, runOptions = {}) =>
+			readable(await machine.run(command, { timeoutMs: 30_000, maxOutputBytes: 16 * 1024 * 1024, ...runOptions })),
+		dispose: async () => {
+			await machine.stop();
+			rmSync(home, { recursive: true, force: true });
+		},
+	};
+}
+
+function readable(result: RunResult): Outcome {
+	return { ...result, stdout: textOf(result.stdout), stderr: textOf(result.stderr) };
+}
+
+export function textOf(output: CapturedOutput): string {
+	return Buffer.concat([output.head, output.tail]).toString("utf8");
+}
+
+/** What a RunResult of a command that simply worked looks like. */
+export function succeeded(stdout: string): object {
+	return { stdout, stderr: "", exitCode: 0, timedOut: false, cancelled: false };
+}

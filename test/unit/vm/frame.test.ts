@@ -1,0 +1,24 @@
+import { describe, expect, it } from "vitest";
+import { MAX_PAYLOAD_BYTES, parseFrame, serializeFrame } from "../../../src/vm/channel/frame.js";
+
+describe("frame codec", () => {
+	it("puts type, call and length where the format says", () => {
+		expect([...serializeFrame(0x82, 0x01020304, Uint8Array.of(9, 8))]).toEqual([
+			0x82, 0, 0, 0, 4, 3, 2, 1, 2, 0, 0, 0, 9, 8,
+		]);
+	});
+
+	it("refuses to make a frame above the payload bound", () => {
+		expect(() => serializeFrame(1, 1, new Uint8Array(MAX_PAYLOAD_BYTES + 1))).toThrow(/at most 16384/);
+	});
+
+	it.each([
+		["shorter than a header", new Uint8Array(11), /shorter than its header/],
+		["reserved bytes set", Uint8Array.of(0x82, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), /reserved/],
+		["a length beyond the bound", Uint8Array.of(0x82, 0, 0, 0, 0, 0, 0, 0, 1, 0x40, 0, 0), /exceeds/],
+		["a length that the bytes do not have", Uint8Array.of(0x82, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0), /0 came/],
+	])("answers %s with a reason instead of throwing", (_what, bytes, reason) => {
+		const parsed = parseFrame(bytes);
+		expect(parsed).toEqual({ ok: false, reason: expect.stringMatching(reason) });
+	});
+});
