@@ -27,6 +27,7 @@ void call_end(struct call *);
 
 // boot.c
 void boot(void);
+extern int upper_folder;   // the overlay's upper folder, -1: there is none
 extern bool root_is_host;  // the root is the 9p tree itself, no overlay
 
 // channel.c
@@ -90,6 +91,13 @@ void compact_start(struct call *);
 void compact_ended(pid_t);
 void compact_cancel(struct call *);
 void power_off(uint32_t call);
+
+// export.c
+void export_start(struct call *);
+void export_pollfds(struct pollfd *, int *count);
+void export_pump(void);
+void export_ended(pid_t, int status);
+void export_cancel(struct call *);
 
 // main.c
 bool write_text(const char *path, const char *text);

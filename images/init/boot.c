@@ -58,6 +58,7 @@ static void mount_root(void)
 	mount_at("tmpfs", "/upper", "tmpfs", MS_NOATIME, UPPER_OPTIONS);
 	mkdir("/upper/data", 0755);
 	mkdir("/upper/work", 0755);
+	upper_folder = open("/upper/data", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	mkdir("/root", 0755);
 	if (mount("overlay", "/root", "overlay", MS_NOATIME, OVERLAY_OPTIONS) < 0)
 		complain("cannot mount the overlay: %m");

@@ -21,15 +21,17 @@ static uint8_t sent[FRAME_HEADER + FRAME_PAYLOAD_MAX];
 static uint8_t frame[FRAME_HEADER + FRAME_PAYLOAD_MAX];
 static size_t frame_length;
 
+// The device's number depends on the order in which the kernel found the virtio devices; there is only one console among them.
 void channel_open(void)
 {
+	char name[] = "/dev/vport0p1";
 	for (int attempt = 0; port < 0; attempt++) {
-		port = open("/dev/vport0p1", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-		if (port < 0) {
-			if (attempt == 500)
-				complain("cannot open the port: %m");
+		name[10] = '0' + attempt % 10;
+		port = open(name, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		if (attempt == 5000)
+			complain("cannot open the port: %m");
+		if (port < 0 && attempt % 10 == 9)
 			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-		}
 	}
 }
 
@@ -119,6 +121,8 @@ static void handle_reset(uint32_t epoch, const uint8_t *payload)
 			write_abandon(&calls[i]);
 		if (calls[i].op == COMPACT)
 			compact_cancel(&calls[i]);
+		if (calls[i].op == EXPORT)
+			export_cancel(&calls[i]);
 		call_end(&calls[i]);
 	}
 	credit = reset.credit;
@@ -148,6 +152,7 @@ static void handle_open(uint32_t id, const uint8_t *payload, size_t length)
 	case WRITE: write_open(call, payload, length); break;
 	case COMPACT: compact_start(call); break;
 	case POWEROFF: power_off(id); break;
+	case EXPORT: export_start(call); break;
 	default:
 		channel_fail(id, ENOSYS, "op %u is not known", call->op);
 		call_end(call);
@@ -164,6 +169,8 @@ static void handle_cancel(struct call *call)
 		write_abandon(call);
 	if (call->op == COMPACT)
 		compact_cancel(call);
+	if (call->op == EXPORT)
+		export_cancel(call);
 	channel_fail(call->id, ECANCELED, "cancelled");
 	call_end(call);
 }
@@ -185,6 +192,15 @@ static void handle_frame(void)
 			return;
 		memcpy(&more, payload, 4);
 		credit = more > UINT32_MAX - credit ? UINT32_MAX : credit + more;
+		return;
+	}
+	if (header.type == WAKE) {
+		struct wake_payload wake;
+		if (length < sizeof wake)
+			return;
+		memcpy(&wake, payload, sizeof wake);
+		clock_set(wake.wall_clock_us);
+		seed_random(wake.seed);
 		return;
 	}
 	if (header.type == OPEN) {
@@ -215,7 +231,7 @@ static bool header_is_sound(void)
 {
 	struct frame_header header;
 	memcpy(&header, frame, sizeof header);
-	return header.type >= RESET && header.type <= CREDIT && !header.zero[0] && !header.zero[1] && !header.zero[2] &&
+	return header.type >= RESET && header.type <= WAKE && !header.zero[0] && !header.zero[1] && !header.zero[2] &&
 	       header.length <= FRAME_PAYLOAD_MAX;
 }
 

@@ -12,9 +12,9 @@ enum {
 	PATH_LENGTH_MAX = 4095,
 };
 
-enum host_frame { RESET = 0x01, OPEN, DATA, END, CANCEL, CREDIT };
+enum host_frame { RESET = 0x01, OPEN, DATA, END, CANCEL, CREDIT, WAKE };
 enum guest_frame { HELLO = 0x81, OUT, ERR, DONE, FAIL, CONSUMED, BUSY };
-enum op { RUN = 1, READ, WRITE, COMPACT, POWEROFF };
+enum op { RUN = 1, READ, WRITE, COMPACT, POWEROFF, EXPORT };
 
 enum run_flag {
 	SHELL_ENDED = 1,      // the shell ended with this command
@@ -32,5 +32,10 @@ struct frame_header {
 struct reset_payload {
 	uint64_t wall_clock_us;
 	uint32_t credit, zero;
+	uint8_t seed[32];
+} __attribute__((packed));
+
+struct wake_payload {
+	uint64_t wall_clock_us;
 	uint8_t seed[32];
 } __attribute__((packed));

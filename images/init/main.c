@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include "agent.h"
 
-enum { POLLFDS_MAX = 80, READ_FRAMES_PER_TURN = 8 };
+enum { POLLFDS_MAX = 88, READ_FRAMES_PER_TURN = 8 };
 
 // Goes to the console: ttyS0, where the host keeps a log.
 void complain(const char *format, ...)
@@ -57,6 +57,7 @@ static void reap(int signals)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		shell_ended(pid, status);
 		compact_ended(pid);
+		export_ended(pid, status);
 	}
 }
 
@@ -101,6 +102,7 @@ int main(void)
 		set[used++] = (struct pollfd){ .fd = signals, .events = POLLIN };
 		shell_pollfds(set, &used);
 		leftover_pollfds(set, &used);
+		export_pollfds(set, &used);
 		int64_t now = now_ms();
 		int timeout = busy ? 0 : sooner(shell_timeout(now), leftover_timeout(now));
 		poll(set, used, timeout);
@@ -111,6 +113,7 @@ int main(void)
 		else if (set[0].revents)
 			usleep(1000);  // the host is not connected
 		shell_work();
+		export_pump();
 		leftover_drain();
 		channel_report();
 	}

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { describeError, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { bootSnapshotPath, findBootSnapshot } from "./boot-snapshot.js";
+import { findBootSnapshot, removeBootSnapshot, writeBootSnapshot } from "./boot-snapshot.js";
 import { MAX_COMMAND_BYTES, MAX_PATH_BYTES, RunFlag } from "./channel/messages.js";
 import { emulatorVersion } from "./emulator-version.js";
 import { type LifecycleEvent, nextState } from "./lifecycle.js";
@@ -9,7 +9,6 @@ import { LiveMachine } from "./live-machine.js";
 import type { MachineImage } from "./machine-image.js";
 import { OutputCapture } from "./output-capture.js";
 import { ShellQueue } from "./shell-queue.js";
-import { writeSnapshotFile } from "./snapshot/file.js";
 
 /** The life of a machine: `created → booting|restoring → running ⇄ paused → stopped`, or `failed`. */
 export type MachineStateName = "created" | "booting" | "restoring" | "running" | "paused" | "failed" | "stopped";
@@ -343,7 +342,15 @@ class GuestMachine implements Machine {
 		await mkdir(image.bootSnapshotsPath, { recursive: true });
 		if (this.#options.startFrom === "cold") return this.#launch((live) => live.start({ kind: "kernel" }));
 		const found = await findBootSnapshot(image, memoryMiB, log);
-		if (found !== undefined) return this.#launch((live) => live.start({ kind: "file", file: found }));
+		if (found !== undefined) {
+			try {
+				return await this.#launch((live) => live.start({ kind: "file", file: found }));
+			} catch (error) {
+				// A cache must never be what keeps a machine from starting.
+				log.warn(`the boot snapshot can't be used (${describeError(error)}); booting instead`);
+				await removeBootSnapshot(image, memoryMiB);
+			}
+		}
 		return this.#launch(async (live) => {
 			await live.start({ kind: "kernel" });
 			await this.#leaveBootSnapshot(live);
@@ -351,15 +358,13 @@ class GuestMachine implements Machine {
 	}
 
 	async #leaveBootSnapshot(live: LiveMachine): Promise<void> {
-		const { image, memoryMiB, log } = this.#options;
+		const { image, log } = this.#options;
 		try {
 			await live.compact();
 			for (const command of image.warmCommands) {
 				await this.#runOn(live, new TextEncoder().encode(command), { timeoutMs: WARM_TIMEOUT_MS });
 			}
-			await this.#saveOf(live, (saved) =>
-				writeSnapshotFile(bootSnapshotPath(image, memoryMiB), saved, { name: null, description: "boot snapshot" }),
-			);
+			await this.#saveOf(live, (saved) => writeBootSnapshot(image, saved));
 		} catch (error) {
 			// A full disk must not keep a machine from running; it only starts slower next time.
 			if (error instanceof SandboxError && error.code === "machine-failed") throw error;

@@ -1,0 +1,172 @@
+/**
+ * A file tree in memory: what an image's root holds. Names and attributes are here, contents are in a content store under
+ * their SHA-256. Nothing in it touches the host's file system, so no path of it can lead out of it.
+ */
+
+import { SandboxError } from "../errors.js";
+import { limits } from "./limits.js";
+
+export interface Attributes {
+	/** Permission bits with setuid, setgid and sticky: 0..0o7777. */
+	readonly mode: number;
+	readonly uid: number;
+	readonly gid: number;
+	/** Seconds since 1970. */
+	readonly mtime: number;
+}
+
+export interface DirectoryNode extends Attributes {
+	readonly kind: "directory";
+	readonly children: Map<string, TreeNode>;
+}
+
+export interface FileNode extends Attributes {
+	readonly kind: "file";
+	readonly sizeBytes: number;
+	/** 64 hex digits. */
+	readonly sha256: string;
+}
+
+export interface SymlinkNode extends Attributes {
+	readonly kind: "symlink";
+	readonly target: string;
+}
+
+export type TreeNode = DirectoryNode | FileNode | SymlinkNode;
+
+/** What a new parent folder gets where nothing says otherwise. */
+const PLAIN_DIRECTORY: Attributes = { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
+
+export class Tree {
+	readonly root: DirectoryNode;
+
+	constructor(root: DirectoryNode = directory(PLAIN_DIRECTORY)) {
+		this.root = root;
+	}
+
+	/** The entry at a path, its last component not followed; undefined where there is none. */
+	get(path: string): TreeNode | undefined {
+		const parts = splitPath(path);
+		const name = parts.pop();
+		if (name === undefined) return this.root;
+		return this.#walk(parts, false)?.children.get(name);
+	}
+
+	/** The entry at a path with all symbolic links followed inside the tree. */
+	resolve(path: string): TreeNode | undefined {
+		const parts = splitPath(path);
+		return this.#follow([], parts, false).node;
+	}
+
+	/** The folder at a path, links followed inside the tree, missing ones made. Throws where a file is in the way. */
+	makeDirectory(path: string, attributes: Attributes = PLAIN_DIRECTORY): DirectoryNode {
+		const made = this.#walk(splitPath(path), true, attributes);
+		if (made === undefined) throw new SandboxError("corrupt", `${path}: a file is where a folder is needed`);
+		return made;
+	}
+
+	/** Puts an entry at a path in place of whatever is there. Its parents are made, and followed where they are links. */
+	set(path: string, node: TreeNode): void {
+		const parts = splitPath(path);
+		const name = parts.pop();
+		if (name === undefined) throw new SandboxError("invalid-argument", "the root of a tree cannot be replaced");
+		const parent = this.makeDirectory(parts.join("/"));
+		parent.children.set(name, node);
+	}
+
+	/** Changes the attributes of a folder (also of the root) and keeps what is in it. */
+	setDirectoryAttributes(path: string, attributes: Attributes): void {
+		Object.assign(this.makeDirectory(path), attributes);
+	}
+
+	/** Removes the entry and all below it; false where there is none. */
+	remove(path: string): boolean {
+		const parts = splitPath(path);
+		const name = parts.pop();
+		if (name === undefined) throw new SandboxError("invalid-argument", "the root of a tree cannot be removed");
+		return this.#walk(parts, false)?.children.delete(name) ?? false;
+	}
+
+	/** All entries but the root with their paths (no leading slash), parents first, in the order of their names. */
+	*entries(below: DirectoryNode = this.root, prefix = ""): Generator<[path: string, node: TreeNode]> {
+		for (const [name, node] of sortedChildren(below)) {
+			yield [prefix + name, node];
+			if (node.kind === "directory") yield* this.entries(node, `${prefix}${name}/`);
+		}
+	}
+
+	#walk(parts: readonly string[], make: boolean, attributes?: Attributes): DirectoryNode | undefined {
+		const { node } = this.#follow([], parts, make, attributes);
+		return node?.kind === "directory" ? node : undefined;
+	}
+
+	/** Walks `parts` from the folder at `from`; ".." above the root stays at the root, as in a chroot. */
+	#follow(from: string[], parts: readonly string[], make: boolean, attributes?: Attributes): { node?: TreeNode } {
+		const stack: DirectoryNode[] = [this.root];
+		const names: string[] = [];
+		const todo = [...from, ...parts];
+		let links = 0;
+		while (todo.length > 0) {
+			const name = todo.shift();
+			if (name === undefined || name === "" || name === ".") continue;
+			const at = stack[stack.length - 1] ?? this.root;
+			if (name === "..") {
+				if (stack.length > 1) {
+					stack.pop();
+					names.pop();
+				}
+				continue;
+			}
+			let next = at.children.get(name);
+			if (next === undefined) {
+				if (!make) return {};
+				next = directory(todo.length === 0 && attributes ? attributes : PLAIN_DIRECTORY);
+				at.children.set(name, next);
+			}
+			if (next.kind === "symlink") {
+				if (++links > limits.maxSymlinks) {
+					throw new SandboxError("corrupt", `${[...names, name].join("/")}: more than ${limits.maxSymlinks} links`);
+				}
+				todo.unshift(...next.target.split("/"));
+				if (next.target.startsWith("/")) {
+					stack.length = 1;
+					names.length = 0;
+				}
+				continue;
+			}
+			if (next.kind === "file") return todo.some((part) => part !== "" && part !== ".") ? {} : { node: next };
+			stack.push(next);
+			names.push(name);
+		}
+		return { node: stack[stack.length - 1] ?? this.root };
+	}
+}
+
+export function directory(attributes: Attributes): DirectoryNode {
+	return { kind: "directory", ...pick(attributes), children: new Map() };
+}
+
+/** Only the attributes of a node. */
+export function pick({ mode, uid, gid, mtime }: Attributes): Attributes {
+	return { mode, uid, gid, mtime };
+}
+
+export function sortedChildren(folder: DirectoryNode): [string, TreeNode][] {
+	return [...folder.children].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+/** Components of a path without empty ones and "."; "/" and "" give none. */
+export function splitPath(path: string): string[] {
+	return path.split("/").filter((part) => part !== "" && part !== ".");
+}
+
+/** Sizes of a tree: entries, and bytes of all files (each link to a content counted). */
+export function measureTree(tree: Tree): { entries: number; fileBytes: number } {
+	let entries = 0;
+	let fileBytes = 0;
+	for (const [, node] of tree.entries()) {
+		entries++;
+		if (node.kind === "file") fileBytes += node.sizeBytes;
+	}
+	return { entries, fileBytes };
+}
