@@ -47,6 +47,7 @@ void clock_set(uint64_t wall_clock_us);
 void seed_random(const uint8_t seed[32]);
 
 // shell.c
+void shell_reserve_files(void);
 void shell_start(void);
 bool shell_is_bash(void);
 const char *shell_path(void);
@@ -74,8 +75,9 @@ int process_count(pid_t shell);             // processes in the group without th
 bool process_limit_near(void);
 uint64_t process_limit_hits(void);
 void process_kill_group(pid_t shell);
-void process_mark(pid_t session, pid_t shell);   // remember what runs before a command starts
+void process_mark(pid_t shell);             // remember what runs before a command starts
 void process_stage_reset(void);
+void process_kill_children(pid_t shell);          // those that the command started, whatever their session
 int process_signal_session(pid_t session, pid_t shell, int signal, int stage);  // → how many are still alive
 
 // files.c

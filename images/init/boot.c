@@ -16,8 +16,9 @@
 #include <unistd.h>
 #include "agent.h"
 
-// Files unpacked in a command's RAM: three quarters of the machine, so that programs keep a quarter.
-#define UPPER_OPTIONS "size=75%,nr_inodes=0,mode=0755"
+// Files live in RAM. Together with /dev/shm and /run they get three quarters of it, so that programs keep a quarter: what
+// lies in a tmpfs no OOM killer can free.
+#define UPPER_OPTIONS "size=60%,nr_inodes=0,mode=0755"
 #define HOST_OPTIONS "trans=virtio,version=9p2000.L,cache=loose,msize=131072"
 #define OVERLAY_OPTIONS "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work,redirect_dir=on,index=off,xino=off,volatile"
 
@@ -140,8 +141,8 @@ void boot(void)
 	switch_root();
 
 	mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666");
-	mount_at("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=50%");
-	mount_at("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=20%");
+	mount_at("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=10%");
+	mount_at("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=5%");
 	mkdir("/run/lock", 01777);
 	chmod("/run/lock", 01777);
 	if (mkdir("/tmp", 01777) == 0)

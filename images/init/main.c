@@ -82,6 +82,7 @@ int main(void)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	boot();
+	shell_reserve_files();
 	process_open();
 
 	sigset_t child;

@@ -17,9 +17,11 @@
 
 enum {
 	PID_MAX = 32768,         // the most that a 32-bit kernel gives
-	PROCESSES_PER_MIB = 2,   // a fork of a shell costs some 200 KiB
+	PROCESSES_PER_MIB = 1,   // a fork of a shell costs some 200 KiB, and 10 ms when it is killed
 	PROCESSES_MIN = 256,
 	PROCESSES_MAX = 4096,
+	DYING_PASSES_MAX = 150,
+	DYING_PAUSE_US = 20000,
 };
 
 static int proc = -1, members = -1, current = -1, events = -1;
@@ -108,16 +110,17 @@ int process_count(pid_t shell)
 
 static void kill_hard(pid_t pid) { kill(pid, SIGKILL); }
 
-// With one CPU and realtime priority nothing of the group runs in between, and a process with SIGKILL pending cannot
-// fork: one pass is enough, and a second catches what a kernel thread let through.
+// With one CPU and realtime priority nothing of the group runs in between, and a process with SIGKILL pending cannot fork:
+// one pass is enough, the others are for what was being born. Dying takes hundreds of processes a while; nothing else of
+// use could happen meanwhile, so this waits.
 void process_kill_group(pid_t shell)
 {
-	for (int pass = 0; pass < 5 && group_each(shell, kill_hard) > 0; pass++)
-		usleep(2000);
+	for (int pass = 0; pass < DYING_PASSES_MAX && group_each(shell, kill_hard) > 0; pass++)
+		usleep(DYING_PAUSE_US);
 }
 
 // → 'Z' and the like, or 0 when the process is gone.
-static char process_state(pid_t pid)
+static char process_state(pid_t pid, pid_t *parent)
 {
 	char path[32], text[256];
 	snprintf(path, sizeof path, "%d/stat", pid);
@@ -130,7 +133,11 @@ static char process_state(pid_t pid)
 		return 0;
 	text[length] = 0;
 	char *name_end = strrchr(text, ')');
-	return name_end && name_end[1] ? name_end[2] : 0;
+	if (!name_end || !name_end[1])
+		return 0;
+	if (parent)
+		*parent = atoi(name_end + 3);
+	return name_end[2];
 }
 
 struct entry {
@@ -140,6 +147,7 @@ struct entry {
 	char name[];
 };
 
+// `session` 0 stands for all of them.
 static int session_each(pid_t session, pid_t shell, int (*each)(pid_t, int, int), int signal, int stage)
 {
 	static _Alignas(8) char buffer[32768];
@@ -151,7 +159,7 @@ static int session_each(pid_t session, pid_t shell, int (*each)(pid_t, int, int)
 			struct entry *entry = (struct entry *)(buffer + at);
 			at += entry->length;
 			pid_t pid = atoi(entry->name);
-			if (pid > 1 && pid < PID_MAX && pid != shell && getsid(pid) == session)
+			if (pid > 1 && pid < PID_MAX && pid != shell && (!session || getsid(pid) == session))
 				count += each(pid, signal, stage);
 		}
 	}
@@ -165,11 +173,11 @@ static int mark_one(pid_t pid, int signal, int stage)
 	return 1;
 }
 
-void process_mark(pid_t session, pid_t shell)
+void process_mark(pid_t shell)
 {
 	memset(marked, 0, sizeof marked);
 	if (process_count(shell) > 0)
-		session_each(session, shell, mark_one, 0, 0);
+		session_each(0, shell, mark_one, 0, 0);
 }
 
 void process_stage_reset(void) { memset(stages, 0, sizeof stages); }
@@ -183,8 +191,25 @@ static int signal_one(pid_t pid, int signal, int stage)
 		kill(pid, signal);
 		return 1;
 	}
-	char state = process_state(pid);
+	char state = process_state(pid, NULL);
 	return state != 0 && state != 'Z' && state != 'X';
+}
+
+static pid_t children_of;
+
+static int kill_child(pid_t pid, int signal, int stage)
+{
+	(void)stage;
+	pid_t parent = 0;
+	if (!(marked[pid / 8] & 1 << pid % 8) && process_state(pid, &parent) && parent == children_of)
+		kill(pid, signal);
+	return 0;
+}
+
+void process_kill_children(pid_t shell)
+{
+	children_of = shell;
+	session_each(0, shell, kill_child, SIGKILL, 0);
 }
 
 int process_signal_session(pid_t session, pid_t shell, int signal, int stage)

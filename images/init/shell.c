@@ -15,23 +15,24 @@
 #include "agent.h"
 
 // Files of the agent that the shell opens by number. /proc/1/fd/N works for pipes and memfds alike.
-enum { COMMAND_FILE = 20, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
+enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 #define FILE_NAME(number) "/proc/1/fd/" #number
 
-// `.` sets the command's text and the `$?` that it finds. eval stands at the top level, so that `return` and `local` act as in
+// `.` sets the command's text and the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a fork bomb's favourite
+// name). eval stands at the top level, so that `return` and `local` act as in
 // a script. \builtin and \command step over aliases and functions of the same name.
 #define LINE(prefix) \
-	". " FILE_NAME(20) "&&:;\\" prefix " eval \"$__sandbox86\" <" FILE_NAME(24) " >" FILE_NAME(21) " 2>" FILE_NAME(22) \
-	";\\" prefix " echo \"$?\">" FILE_NAME(23) "\n"
+	". " FILE_NAME(3) "&&_=;\\" prefix " eval \"$__sandbox86\" <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) \
+	";\\" prefix " echo \"$?\">" FILE_NAME(6) "\n"
 
 // Signal 64 unwinds bash: with extdebug a DEBUG trap that fails skips each command, and with status 2 it leaves functions;
-// `break` leaves loops. So nothing of a cancelled command runs any more but the end of the control line. A child that dies of
+// `break` leaves loops; set +e keeps all that from ending the shell. So nothing of a cancelled command runs any more but the end of the control line. A child that dies of
 // SIGINT makes bash send SIGINT to itself: the same trap keeps that from ending the shell, and tells the agent.
 #define UNWIND \
-	"\\builtin shopt -s extdebug;\\builtin trap '\\''case $BASH_COMMAND in \"\\builtin echo \"*|\"\\builtin trap - DEBUG\"|" \
+	"\\builtin set +e;\\builtin shopt -s extdebug;\\builtin trap '\\''case $BASH_COMMAND in \"\\builtin echo \"*|\"\\builtin trap - DEBUG\"|" \
 	"\"\\builtin shopt -u extdebug\");;*) { break 9999;test 1 -eq x;} 2>/dev/null;esac'\\'' DEBUG;" \
 	"{ break 9999;return 124;} 2>/dev/null"
-#define BASH_START "trap '" UNWIND "' 64\ntrap '\\builtin echo i>" FILE_NAME(23) ";" UNWIND "' INT\n"
+#define BASH_START "trap '" UNWIND "' 64\ntrap '\\builtin echo i>" FILE_NAME(6) ";" UNWIND "' INT\n"
 #define BASH_REWIND "\\builtin trap - DEBUG;\\builtin shopt -u extdebug\n"
 
 enum {
@@ -39,6 +40,7 @@ enum {
 	PIPE_SIZE = 256 << 10,
 	QUIET_MS = 4,            // after a small read: let output gather before the next
 	BUSY_CHECK_MS = 1000,
+	STORM_CHECKS = 3,        // the process limit hit in so many checks in a row: a fork bomb, not a busy build
 	TERM_AFTER_MS = 250,
 	KILL_AFTER_MS = 1000,
 	GIVE_UP_AFTER_MS = 3000,
@@ -70,7 +72,8 @@ static struct {
 	bool cancelled, rewind;
 	int64_t cancelled_at, next_tick, quiet_until;
 	int tick;
-	uint64_t limit_hits;
+	uint64_t limit_hits, limit_hits_seen;
+	int storm;
 	int writers[2];            // keep the pipes open until the command is over
 	int left[2];               // DRAINING: bytes of it that are still to be sent
 } run;
@@ -167,14 +170,22 @@ static void spawn(void)
 
 static void place(int fd, int number)
 {
+	if (fd == number)
+		return;
 	dup3(fd, number, O_CLOEXEC);
 	close(fd);
+}
+
+// Before anything else is opened, so that the numbers are free.
+void shell_reserve_files(void)
+{
+	for (int number = COMMAND_FILE; number <= NULL_FILE; number++)
+		place(open("/dev/null", O_RDWR | O_CLOEXEC), number);
 }
 
 void shell_start(void)
 {
 	int done[2];
-	place(open("/dev/null", O_RDWR | O_CLOEXEC), NULL_FILE);
 	if (pipe2(done, O_CLOEXEC | O_NONBLOCK) < 0)
 		complain("no pipe: %m");
 	done_writer = fcntl(done[1], F_DUPFD_CLOEXEC, NULL_FILE + 1);
@@ -281,7 +292,7 @@ static void close_pipe(int number, int writer)
 		if (kept >= 0)
 			leftover_add(kept);
 	}
-	close(number);
+	dup3(NULL_FILE, number, O_CLOEXEC);  // lets go of the pipe and keeps the number
 }
 
 static bool write_control(const char *line, size_t length)
@@ -322,9 +333,10 @@ static void start(struct call *call)
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (!shell.pid)
 			spawn();
-		process_mark(shell.pid, shell.pid);
+		process_mark(shell.pid);
 		process_stage_reset();
-		run.limit_hits = process_limit_hits();
+		run.limit_hits = run.limit_hits_seen = process_limit_hits();
+		next_busy_check = now_ms() + BUSY_CHECK_MS;
 		if (shell.is_bash ? write_control(bash_line, sizeof bash_line - 1) : write_control(other_line, sizeof other_line - 1)) {
 			run.session = shell.pid;
 			if (shell.restarted)
@@ -559,6 +571,8 @@ static void cancel_tick(int64_t now)
 	int stage = since < TERM_AFTER_MS ? 1 : since < KILL_AFTER_MS ? 2 : 3;
 	static const int signals[] = { 0, SIGINT, SIGTERM, SIGKILL };
 	int alive = process_signal_session(run.session, shell.pid, signals[stage], stage);
+	if (stage == 3 && !run.returned)
+		process_kill_children(shell.pid);
 	if (run.returned && (alive == 0 || since > GIVE_UP_AFTER_MS)) {
 		start_draining();
 		return;
@@ -568,6 +582,20 @@ static void cancel_tick(int64_t now)
 }
 
 // ---- The main loop's view
+
+// A fork bomb keeps every other program from starting, this command's included: bash gives up after 15 s.
+static void check_storm(int64_t now)
+{
+	next_busy_check = now + BUSY_CHECK_MS;
+	uint64_t hits = process_limit_hits();
+	run.storm = hits > run.limit_hits_seen ? run.storm + 1 : 0;
+	run.limit_hits_seen = hits;
+	if (run.storm < STORM_CHECKS)
+		return;
+	process_kill_group(shell.pid);
+	run.flags |= LIMIT_HIT;
+	run.storm = 0;
+}
 
 static void check_busy(int64_t now)
 {
@@ -602,10 +630,10 @@ int shell_timeout(int64_t now)
 		return background > 0 ? until(next_busy_check, now) : -1;
 	if (phase == DRAINING)
 		return credit > 0 ? 0 : -1;
-	int timeout = -1;
-	if (run.quiet_until > now && credit > 0)
+	int timeout = until(next_busy_check, now);
+	if (run.quiet_until > now && credit > 0 && until(run.quiet_until, now) < timeout)
 		timeout = until(run.quiet_until, now);
-	if (run.cancelled && (timeout < 0 || until(run.next_tick, now) < timeout))
+	if (run.cancelled && until(run.next_tick, now) < timeout)
 		timeout = until(run.next_tick, now);
 	return timeout;
 }
@@ -617,6 +645,8 @@ void shell_work(void)
 		read_note();
 	if (phase == RUNNING)
 		pump();
+	if (phase == RUNNING && now >= next_busy_check)
+		check_storm(now);
 	if (phase == RUNNING && run.cancelled && (run.returned || now >= run.next_tick))
 		cancel_tick(now);
 	if (phase == DRAINING)

@@ -215,7 +215,7 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 				if (!parser.write(chunk)) await new Promise<void>((resolve) => onceDrained(parser, resolve));
 				if (parser.destroyed) return;
 			}
-			parser.end();
+			parser.end(null);
 		} catch (error) {
 			upstream = { error };
 			parser.destroy(error instanceof Error ? error : new Error(String(error)));

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { MachineSaved } from "../../src/vm/machine.js";
-import { createMachine } from "../../src/vm/machine.js";
+import { createMachine } from "../../src/vm/guest-machine.js";
 import { silentLog } from "../../src/log.js";
 import { type Guest, startGuest, succeeded } from "./support.js";
 

@@ -1,0 +1,83 @@
+/**
+ * Directions of import: cli > serve > server > tools > {vm, relay, image} > {errors, log}, and image > vm.
+ * Whatever isn't allowed by name is a violation; test/unit/import-rules.test.ts plants some to prove it.
+ */
+
+const FOUNDATION = "^src/(errors|log)\\.ts$";
+
+/** Modules in `from` import nothing of ours but `allowed`. */
+function only(name, from, allowed) {
+	return {
+		name,
+		severity: "error",
+		from: { path: from },
+		to: { path: "^src/", pathNot: [FOUNDATION, ...allowed] },
+	};
+}
+
+/** The npm package `pkg` is known to `module` alone. */
+function knownTo(name, module, pkg) {
+	return {
+		name,
+		severity: "error",
+		from: { path: "^src/", pathNot: module },
+		to: { path: `(^|node_modules/)${pkg}(/|$)`, pathNot: "^src/" },
+	};
+}
+
+module.exports = {
+	forbidden: [
+		{ name: "no-circles", severity: "error", from: {}, to: { circular: true } },
+		{
+			name: "foundation-imports-nothing",
+			severity: "error",
+			from: { path: FOUNDATION },
+			to: { path: "^src/" },
+		},
+		only("vm-stands-alone", "^src/vm/", ["^src/vm/"]),
+		only("relay-stands-alone", "^src/relay/", ["^src/relay/"]),
+		only("image-imports-vm-only", "^src/image/", ["^src/image/", "^src/vm/"]),
+		only("tools-import-downwards", "^src/tools/", ["^src/(tools|vm|relay|image)/"]),
+		only("session-imports-downwards", "^src/session\\.ts$", ["^src/(vm|relay|image)/"]),
+		{
+			name: "server-does-not-import-upwards",
+			severity: "error",
+			from: { path: "^src/(server|stdio|config)\\.ts$" },
+			to: { path: "^src/(cli|serve)\\.ts$" },
+		},
+		{
+			name: "cli-is-the-top",
+			severity: "error",
+			from: { path: "^src/" },
+			to: { path: "^src/cli\\.ts$" },
+		},
+		knownTo("v86-in-the-machine-process-only", "^src/vm/machine-process\\.ts$", "v86"),
+		knownTo("sdk-in-the-server-only", "^src/server\\.ts$", "@modelcontextprotocol"),
+		knownTo("ws-in-the-websocket-only", "^src/relay/websocket\\.ts$", "ws"),
+		{
+			name: "codecs-are-pure",
+			comment: "no I/O, no timers, no logging; globals are biome's business",
+			severity: "error",
+			from: { path: "^src/(vm/channel|relay/wire)/" },
+			to: { dependencyTypes: ["core"], pathNot: "^(node:)?buffer$" },
+		},
+		{
+			name: "codecs-know-nothing-else",
+			severity: "error",
+			from: { path: "^src/(vm/channel|relay/wire)/" },
+			to: { path: "^src/", pathNot: "^src/(vm/channel|relay/wire)/|^src/errors\\.ts$" },
+		},
+		{
+			name: "snapshot-format-is-pure",
+			severity: "error",
+			from: { path: "^src/vm/snapshot/format\\.ts$" },
+			to: { pathNot: ["^(node:)?crypto$", "node_modules/zod/", "^zod", "^src/vm/snapshot/limits\\.ts$"] },
+		},
+	],
+	options: {
+		tsPreCompilationDeps: true,
+		tsConfig: { fileName: "tsconfig.json" },
+		doNotFollow: { path: "node_modules" },
+		enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["import", "node", "default", "types"] },
+	},
+};

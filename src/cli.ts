@@ -1,0 +1,57 @@
+#!/usr/bin/env node
+/** The command line. Exit codes: 0 done, 1 failed, 2 wrong usage. */
+
+import { readFileSync } from "node:fs";
+import { type Config, helpText, parseCommandLine } from "./config.js";
+import { describeError, SandboxError } from "./errors.js";
+import { createLog } from "./log.js";
+import { serve } from "./serve.js";
+
+async function main(argv: readonly string[]): Promise<void> {
+	const commandLine = parseCommandLine(argv);
+	switch (commandLine.kind) {
+		case "help":
+			process.stdout.write(helpText());
+			return;
+		case "version":
+			process.stdout.write(`${packageVersion()}\n`);
+			return;
+		case "run":
+			break;
+	}
+	const { command, config, args } = commandLine;
+	const log = createLog(config.logLevel);
+	switch (command) {
+		case "serve":
+			return serve(config, packageVersion(), log);
+		case "image":
+			process.exitCode = await manageImages(config, args);
+			return;
+	}
+}
+
+async function manageImages(config: Config, args: readonly string[]): Promise<number> {
+	const { runImageCommand } = await import("./image/commands.js");
+	const ending = new AbortController();
+	const interrupt = () => ending.abort(new SandboxError("cancelled", "interrupted", "start the command again, it goes on where it was"));
+	process.once("SIGINT", interrupt);
+	process.once("SIGTERM", interrupt);
+	return runImageCommand(args, {
+		home: config.home,
+		mirror: config.mirror,
+		log: createLog(config.logLevel),
+		signal: ending.signal,
+		stdout: process.stdout,
+		stderr: process.stderr,
+	});
+}
+
+function packageVersion(): string {
+	const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+	return String((JSON.parse(text) as { version: unknown }).version);
+}
+
+main(process.argv.slice(2)).catch((error: unknown) => {
+	process.stderr.write(`sandbox86: ${describeError(error)}\n`);
+	process.exitCode = error instanceof SandboxError && error.code === "invalid-argument" ? 2 : 1;
+});

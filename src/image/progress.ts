@@ -1,0 +1,165 @@
+import { readFile } from "node:fs/promises";
+import { errnoOf } from "../errors.js";
+
+/** How far a build is. */
+export interface BuildProgress {
+	readonly phase: BuildPhase;
+	/** What is being done, for a person, e.g. "downloading packages, 41 of 87 MB". */
+	readonly stage: string;
+	/** 0..1 over the whole build; never falls. */
+	readonly fraction: number;
+	/** Time left, ms; undefined as long as nothing can be told. */
+	readonly etaMs: number | undefined;
+	/** Bytes from the network in the last seconds; undefined where nothing is fetched. */
+	readonly bytesPerSecond: number | undefined;
+}
+
+export type BuildPhase = "waiting" | "index" | "packages" | "tree" | "boot" | "configure" | "layer" | "commit" | "snapshot";
+
+/**
+ * What each phase costs, in seconds on the machine that `base` was measured on (docs/images.md). Only their proportion
+ * matters: the time left is scaled by how long the finished phases took here.
+ */
+const EXPECTED_SECONDS: Record<Exclude<BuildPhase, "waiting">, number> = {
+	index: 6,
+	packages: 25,
+	tree: 2,
+	boot: 6,
+	configure: 100,
+	layer: 4,
+	commit: 2,
+	snapshot: 15,
+};
+const PHASES = Object.keys(EXPECTED_SECONDS) as (keyof typeof EXPECTED_SECONDS)[];
+const TOTAL_SECONDS = PHASES.reduce((sum, phase) => sum + EXPECTED_SECONDS[phase], 0);
+/** Rates are taken over this long, ms. */
+const RATE_WINDOW_MS = 5_000;
+
+/** Turns the builder's steps into progress: an estimate that only moves forward. */
+export class ProgressTracker {
+	readonly #report: (progress: BuildProgress) => void;
+	readonly #now: () => number;
+	readonly #startedMs: number;
+	#phase: keyof typeof EXPECTED_SECONDS = "index";
+	#phaseFraction = 0;
+	#stage = "starting";
+	#fraction = 0;
+	#arrivals: { atMs: number; bytes: number }[] = [];
+
+	constructor(report: (progress: BuildProgress) => void, now: () => number = () => performance.now()) {
+		this.#report = report;
+		this.#now = now;
+		this.#startedMs = now();
+	}
+
+	/** The build is in `phase`, which is done by `fraction` (0..1). */
+	update(phase: keyof typeof EXPECTED_SECONDS, fraction: number, stage: string): void {
+		this.#phase = phase;
+		this.#phaseFraction = Math.min(1, Math.max(0, fraction));
+		this.#stage = stage;
+		this.#emit();
+	}
+
+	/** Bytes that arrived from the network. */
+	received(bytes: number): void {
+		const atMs = this.#now();
+		this.#arrivals.push({ atMs, bytes });
+		while ((this.#arrivals[0]?.atMs ?? atMs) < atMs - RATE_WINDOW_MS) this.#arrivals.shift();
+	}
+
+	#emit(): void {
+		const before = PHASES.slice(0, PHASES.indexOf(this.#phase)).reduce((sum, p) => sum + EXPECTED_SECONDS[p], 0);
+		const done = before + EXPECTED_SECONDS[this.#phase] * this.#phaseFraction;
+		this.#fraction = Math.max(this.#fraction, done / TOTAL_SECONDS);
+		const elapsedMs = this.#now() - this.#startedMs;
+		// Until enough has happened, the expectation is all there is.
+		const weight = Math.min(1, this.#fraction / 0.1);
+		const measuredMs = this.#fraction > 0 ? (elapsedMs / this.#fraction) * (1 - this.#fraction) : 0;
+		const expectedMs = (TOTAL_SECONDS - done) * 1000;
+		this.#report({
+			phase: this.#phase,
+			stage: this.#stage,
+			fraction: this.#fraction,
+			etaMs: Math.round(weight * measuredMs + (1 - weight) * expectedMs),
+			bytesPerSecond: this.#rate(),
+		});
+	}
+
+	#rate(): number | undefined {
+		const first = this.#arrivals[0];
+		const nowMs = this.#now();
+		if (first === undefined || nowMs - (this.#arrivals[this.#arrivals.length - 1]?.atMs ?? 0) > RATE_WINDOW_MS) {
+			return undefined;
+		}
+		const bytes = this.#arrivals.reduce((sum, arrival) => sum + arrival.bytes, 0);
+		return (bytes * 1000) / Math.max(200, nowMs - first.atMs);
+	}
+}
+
+/** One line for a person. */
+export function formatProgress({ stage, fraction, etaMs, bytesPerSecond }: BuildProgress): string {
+	const rate = bytesPerSecond === undefined ? "" : `, ${formatBytes(bytesPerSecond)}/s`;
+	const eta = etaMs === undefined ? "" : `, ${formatDuration(etaMs)} left`;
+	return `${String(Math.floor(fraction * 100)).padStart(3)} % ${stage}${rate}${eta}`;
+}
+
+/** "940 B", "12 kB", "1.3 MB", "240 MB". */
+export function formatBytes(bytes: number): string {
+	const units = ["B", "kB", "MB", "GB"];
+	let value = bytes;
+	let unit = 0;
+	while (value >= 1000 && unit < units.length - 1) {
+		value /= 1000;
+		unit++;
+	}
+	return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** "45 s", "3 min 5 s". */
+export function formatDuration(ms: number): string {
+	const seconds = Math.max(1, Math.round(ms / 1000));
+	return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+}
+
+/**
+ * Shows progress on stderr: one line that is rewritten on a terminal, else a new line for each step and every
+ * five percent.
+ */
+export function createProgressRenderer(out: { readonly isTTY?: boolean; write(text: string): unknown }): {
+	show(progress: BuildProgress): void;
+	end(): void;
+} {
+	let last: { phase: string; twentieth: number } | undefined;
+	let open = false;
+	return {
+		show(progress) {
+			if (out.isTTY === true) {
+				out.write(`\r\x1b[K${formatProgress(progress)}`);
+				open = true;
+				return;
+			}
+			const twentieth = Math.floor(progress.fraction * 20);
+			if (last?.phase === progress.phase && last.twentieth === twentieth) return;
+			last = { phase: progress.phase, twentieth };
+			out.write(`${formatProgress(progress)}\n`);
+		},
+		end() {
+			if (open) out.write("\r\x1b[K");
+			open = false;
+		},
+	};
+}
+
+/** Reads the progress that another process writes; undefined where there is none yet. */
+export async function readProgressFile(path: string): Promise<BuildProgress | undefined> {
+	try {
+		const value: unknown = JSON.parse(await readFile(path, "utf8"));
+		if (typeof value === "object" && value !== null && "fraction" in value && "stage" in value) {
+			return value as BuildProgress;
+		}
+		return undefined;
+	} catch (error) {
+		if (error instanceof SyntaxError || errnoOf(error) === "ENOENT") return undefined;
+		throw error;
+	}
+}

@@ -1,0 +1,102 @@
+import type { Key } from "openpgp";
+import { createReadStream } from "node:fs";
+import { SandboxError } from "../../../errors.js";
+import type { Log } from "../../../log.js";
+import { decompress } from "../../decompress.js";
+import type { Downloader, VerifiedFile } from "../../download.js";
+import { limits } from "../../limits.js";
+import type { Mirrors } from "./mirror.js";
+import { type DebianPackage, PackageIndex } from "./package-index.js";
+import { fetchRelease, type Release } from "./release.js";
+
+export const ARCHITECTURE = "i386";
+const COMPONENT = "main";
+const PACKAGES = `${COMPONENT}/binary-${ARCHITECTURE}/Packages`;
+
+/** One suite of a repository, verified. */
+export interface Suite {
+	/** "trixie", "trixie-updates", "trixie-security". */
+	readonly name: string;
+	readonly kind: keyof Mirrors;
+	readonly release: Release;
+	/** Path of the compressed Packages file on the host. */
+	readonly packagesPath: string;
+	/** "Packages.xz" or "Packages.gz". */
+	readonly packagesName: string;
+}
+
+/** What a Debian release offers today, as its signed indices say. */
+export interface Repository {
+	readonly suites: readonly Suite[];
+	readonly index: PackageIndex;
+	readonly mirrors: Mirrors;
+}
+
+export interface OpenRepositoryOptions {
+	readonly downloader: Downloader;
+	readonly mirrors: Mirrors;
+	/** "trixie" or another release's code name. */
+	readonly codename: string;
+	readonly keys: readonly Key[];
+	readonly log: Log;
+	readonly nowMs: number;
+}
+
+/** Fetches and verifies the indices of a release, of its updates and of its security archive. */
+export async function openRepository(options: OpenRepositoryOptions): Promise<Repository> {
+	const { codename, mirrors, log } = options;
+	const wanted: readonly { name: string; kind: keyof Mirrors }[] = [
+		{ name: codename, kind: "archive" },
+		{ name: `${codename}-updates`, kind: "archive" },
+		{ name: `${codename}-security`, kind: "security" },
+	];
+	const found = await Promise.all(
+		wanted.map(async ({ name, kind }): Promise<Suite | undefined> => {
+			const isMain = name === codename;
+			try {
+				const release = await fetchRelease({ ...options, mirrors: mirrors[kind], suite: name });
+				if (release !== undefined) return await fetchPackages(options, mirrors[kind], name, kind, release);
+				if (isMain) throw new SandboxError("network", `no mirror has Debian ${codename}: ${mirrors[kind].join(", ")}`);
+			} catch (error) {
+				// An unsigned suite is never passed over in silence; one that is out of reach is, but for the main one.
+				if (isMain || !(error instanceof SandboxError) || error.code !== "network") throw error;
+				log.warn(`${name} is left out: ${error.message}`);
+				return undefined;
+			}
+			log.warn(`${name} is left out: no mirror has it`);
+			return undefined;
+		}),
+	);
+	const suites = found.filter((suite) => suite !== undefined);
+	const index = new PackageIndex();
+	for (const suite of suites) {
+		const stream = createReadStream(suite.packagesPath, { highWaterMark: 256 * 1024 }) as AsyncIterable<Uint8Array>;
+		await index.read(decompress(stream, suite.packagesPath), suite.kind);
+	}
+	return { suites, index, mirrors };
+}
+
+async function fetchPackages(
+	{ downloader }: OpenRepositoryOptions,
+	mirrors: readonly string[],
+	name: string,
+	kind: keyof Mirrors,
+	release: Release,
+): Promise<Suite> {
+	const folder = `dists/${name}`;
+	for (const packagesName of ["Packages.xz", "Packages.gz"]) {
+		const path = `${PACKAGES.slice(0, -"Packages".length)}${packagesName}`;
+		const entry = release.files.get(path);
+		if (entry === undefined) continue;
+		if (entry.sizeBytes > limits.maxPackagesBytes) throw new SandboxError("corrupt", `${folder}/${path} is too long`);
+		const byHash = `${folder}/${COMPONENT}/binary-${ARCHITECTURE}/by-hash/SHA256/${entry.sha256}`;
+		const paths = release.acquireByHash ? [byHash, `${folder}/${path}`] : [`${folder}/${path}`];
+		return { name, kind, release, packagesName, packagesPath: await downloader.fetch(mirrors, { paths, ...entry }) };
+	}
+	throw new SandboxError("network", `Debian ${name} has no packages for ${ARCHITECTURE}`);
+}
+
+/** How to fetch a package. */
+export function packageFileOf(found: DebianPackage): VerifiedFile {
+	return { paths: [found.filename], sha256: found.sha256, sizeBytes: found.sizeBytes };
+}

@@ -1,0 +1,83 @@
+/** The stdio server as a process: everything is put together here, and taken apart when the client goes. */
+
+import { type Config, dataFolders } from "./config.js";
+import { prepareConsoleLog } from "./console-logs.js";
+import { describeError } from "./errors.js";
+import { loadImage } from "./image/store.js";
+import type { Log } from "./log.js";
+import { createServer } from "./server.js";
+import { type ImageSource, Session } from "./session.js";
+import { StdioTransport } from "./stdio.js";
+import { claimStdout } from "./stdout-guard.js";
+import { createMachine } from "./vm/guest-machine.js";
+import { openSnapshotStore } from "./vm/snapshot/store.js";
+
+/** The machine has this long to end, ms; its process then dies with ours. */
+const STOP_MS = 1_200;
+/** Answers that are on their way have this long to leave, ms. */
+const FLUSH_MS = 300;
+
+/** Serves one client until stdin ends or a signal comes; then ends the process. */
+export async function serve(config: Config, version: string, log: Log): Promise<void> {
+	const output = claimStdout();
+	const folders = dataFolders(config.home);
+	const snapshots = await openSnapshotStore(folders.snapshots, log);
+	const consoleLogPath = await prepareConsoleLog(folders.logs);
+	const session = new Session({
+		images: imageSource(config, log),
+		createMachine: (image) => createMachine({ image, memoryMiB: config.memoryMiB, log, consoleLogPath }),
+		log,
+	});
+	const server = createServer({
+		version,
+		machine: (wait) => session.machine(wait),
+		snapshots,
+		defaultTimeoutMs: config.timeoutMs,
+		log,
+	});
+	const transport = new StdioTransport(process.stdin, output);
+
+	let ending = false;
+	const end = async (why: string, exitCode = 0) => {
+		if (ending) return;
+		ending = true;
+		log.info(`ending: ${why}`);
+		await within(STOP_MS, Promise.allSettled([server.close(), session.stop()]));
+		await within(FLUSH_MS, new Promise((resolve) => output.end(resolve)));
+		process.exit(exitCode);
+	};
+	process.once("exit", () => snapshots.close());
+	process.on("SIGTERM", () => void end("SIGTERM"));
+	process.on("SIGINT", () => void end("SIGINT"));
+	process.on("SIGHUP", () => void end("SIGHUP"));
+	process.on("unhandledRejection", (reason) => log.error(`a defect of sandbox86: ${stackOf(reason)}`));
+	process.on("uncaughtException", (error) => {
+		log.error(`a defect of sandbox86: ${stackOf(error)}`);
+		void end("uncaught exception", 1);
+	});
+	// The SDK puts its own handler before ours when it connects.
+	transport.onclose = () => void end("the client closed the connection");
+	await server.connect(transport);
+	log.info(`sandbox86 ${version} serves image ${config.image} with ${config.memoryMiB} MiB; data in ${config.home}`);
+}
+
+function imageSource({ home, image, mirror }: Config, log: Log): ImageSource {
+	return {
+		name: image,
+		load: () => loadImage(home, image),
+		async build({ signal, onProgress }) {
+			// Only a build needs the code for archives and signatures.
+			const { buildImage } = await import("./image/build.js");
+			return buildImage(home, image, { ...(mirror === undefined ? {} : { mirror }), signal, onProgress, log });
+		},
+	};
+}
+
+function within(ms: number, work: Promise<unknown>): Promise<unknown> {
+	return Promise.race([work, new Promise((resolve) => setTimeout(resolve, ms))]);
+}
+
+function stackOf(error: unknown): string {
+	return error instanceof Error ? (error.stack ?? error.message) : describeError(error);
+}
+
