@@ -67,7 +67,7 @@ function decodeBase64(content: string): Uint8Array {
 	const reason =
 		wrong !== -1
 			? `character ${wrong} is ${JSON.stringify(content[wrong])}`
-			: `${content.length} characters are not whole groups of four with padding at the end`;
+			: `its ${content.length} characters are not whole groups of four that are padded with zeros and =`;
 	throw refuse(`content is not base64: ${reason}`, "encode it as RFC 4648, section 4 says, with padding and without line breaks");
 }
 

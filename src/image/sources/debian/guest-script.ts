@@ -1,0 +1,89 @@
+import type { UnpackedPackage } from "./dpkg-database.js";
+import { debconfDefaults, type StandIn } from "./stand-ins.js";
+
+/** Folder in the guest for what only the build needs; gone before the changes are exported. */
+export const WORK = "/run/sandbox86-build";
+
+/** Configured before all others, in this order, as debootstrap does: the others' scripts use them unasked. */
+const FIRST = ["base-passwd", "base-files", "libc6", "dpkg", "mawk", "debconf"];
+
+/** Files for the guest, by absolute path. */
+export function guestFiles(packages: readonly UnpackedPackage[], standIns: readonly StandIn[]): Map<string, string> {
+	const templates = packages.flatMap(({ control }) => {
+		const found = control.files.get("templates");
+		return found === undefined ? [] : [found.content.toString("utf8")];
+	});
+	const files = new Map<string, string>([[`${WORK}/debconf-defaults`, debconfDefaults(templates)]]);
+	for (const [at, { content }] of standIns.entries()) files.set(`${WORK}/${at}`, content);
+	return files;
+}
+
+/**
+ * The script that sets the packages up: their preinst scripts with the argument that a first installation gives them, then
+ * `dpkg --configure`. Ends with code 0 only if all of it worked and `dpkg --audit` finds nothing.
+ */
+export function configureScript(packages: readonly UnpackedPackage[], standIns: readonly StandIn[]): string {
+	const names = new Set(packages.map(({ name }) => name));
+	const first = FIRST.filter((name) => names.has(name));
+	const withPreinst = packages.filter(({ control }) => control.files.has("preinst"));
+	withPreinst.sort((a, b) => rank(a.name) - rank(b.name));
+	const mounts = standIns.map(({ path }, at) => `chmod 755 ${WORK}/${at}\nmount --bind ${WORK}/${at} ${path}\n`);
+	const unmounts = standIns.map(({ path }) => `umount ${path}\n`);
+	const preinsts = withPreinst.map(
+		({ name, architecture, control }) =>
+			`echo "Preparing ${name}"\nDPKG_MAINTSCRIPT_PACKAGE=${name} DPKG_MAINTSCRIPT_ARCH=${architecture} ` +
+			`DPKG_MAINTSCRIPT_NAME=preinst DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= ` +
+			`/var/lib/dpkg/info/${name}${control.control.get("multi-arch") === "same" ? `:${architecture}` : ""}.preinst install\n`,
+	);
+	return `(
+set -e
+exec </dev/null
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DEBCONF_NOWARNINGS=yes
+umask 022
+cd /
+${mounts.join("")}${preinsts.join("")}dpkg --force-unsafe-io --force-depends --configure ${first.join(" ")}
+dpkg --force-unsafe-io --configure -a
+cd /
+${unmounts.join("")}problems=$(dpkg --audit)
+if [ -n "$problems" ]; then echo "$problems" >&2; exit 1; fi
+)`;
+}
+
+function rank(name: string): number {
+	const at = FIRST.indexOf(name);
+	return at < 0 ? FIRST.length : at;
+}
+
+/** Compiles what Python needs at its start, for venv, and for pip; compiling it at each first use takes seconds. */
+export const COMPILE_PYTHON = `(
+set -e
+exec </dev/null
+export PYTHONDONTWRITEBYTECODE= HOME=/root LC_ALL=C.UTF-8
+cd /
+command -v python3 >/dev/null || exit 0
+python3 -c '
+import argparse, ast, asyncio, base64, bisect, collections, concurrent.futures, configparser, contextlib, csv, ctypes, dataclasses
+import datetime, decimal, difflib, email.message, email.mime.text, email.parser, fractions, ftplib, functools, getpass, glob, gzip
+import hashlib, heapq, hmac, html.parser, http.client, http.cookiejar, http.cookies, http.server, importlib.metadata
+import importlib.resources, inspect, io, ipaddress, itertools, json, logging.config, logging.handlers, lzma, mimetypes
+import multiprocessing.pool, operator, os, pathlib, pdb, pickle, platform, pprint, queue, random, re, runpy, sched, secrets
+import shelve, shlex, shutil, signal, smtplib, socket, socketserver, sqlite3, ssl, stat, statistics, string, struct, subprocess
+import sysconfig, tarfile, tempfile, textwrap, threading, timeit, tokenize, traceback, tomllib, types, typing, unittest.mock
+import urllib.request, uuid, venv, warnings, weakref, xml.dom.minidom, xml.etree.ElementTree, xmlrpc.client, zipfile, zoneinfo
+'
+if python3 -c 'import pip' 2>/dev/null; then
+	python3 -m pip --version >/dev/null
+	python3 -m pip install --help >/dev/null
+	python3 -m pip list >/dev/null
+fi
+)`;
+
+/** Removes what tells of the build and what is made again when needed. */
+export const CLEAN = `(
+set -e
+cd /
+rm -rf ${WORK} /tmp/* /var/tmp/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /root/.cache
+rm -f /var/log/dpkg.log /var/log/alternatives.log /var/log/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache
+rm -f /var/lib/dpkg/*-old /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /root/.bash_history /root/.python_history
+)`;

@@ -1,0 +1,92 @@
+import { isAbsolute } from "node:path";
+import { describe, expect, it } from "vitest";
+import { type Config, configSchema, helpText, parseCommandLine } from "../../src/config.js";
+
+function config(argv: string[], env: Record<string, string> = {}): Config {
+	const commandLine = parseCommandLine(argv, env);
+	if (commandLine.kind !== "run") throw new Error(`not a run: ${commandLine.kind}`);
+	return commandLine.config;
+}
+
+describe("the configuration", () => {
+	it("has a default for everything", () => {
+		expect(config([])).toMatchObject({ image: "base", memoryMiB: 512, timeoutMs: 50_000, logLevel: "warn" });
+		expect(isAbsolute(config([]).home)).toBe(true);
+	});
+
+	it.each([
+		["--image", "SANDBOX86_IMAGE", "tiny", { image: "tiny" }],
+		["--memory", "SANDBOX86_MEMORY_MIB", "64", { memoryMiB: 64 }],
+		["--home", "SANDBOX86_HOME", "/data", { home: "/data" }],
+		["--mirror", "SANDBOX86_MIRROR", "http://127.0.0.1:8000/debian", { mirror: "http://127.0.0.1:8000/debian" }],
+		["--timeout", "SANDBOX86_TIMEOUT_MS", "1000", { timeoutMs: 1000 }],
+		["--log-level", "SANDBOX86_LOG_LEVEL", "debug", { logLevel: "debug" }],
+	])("takes %s and %s", (flag, variable, value, expected) => {
+		expect(config([flag, value])).toMatchObject(expected);
+		expect(config([`${flag}=${value}`])).toMatchObject(expected);
+		expect(config([], { [variable]: value })).toMatchObject(expected);
+	});
+
+	it("puts a flag before its variable, and takes an empty variable for none", () => {
+		expect(config(["--memory", "256"], { SANDBOX86_MEMORY_MIB: "128" }).memoryMiB).toBe(256);
+		expect(config([], { SANDBOX86_MEMORY_MIB: "" }).memoryMiB).toBe(512);
+	});
+
+	it.each([
+		[["--memory", "63"], '--memory is "63", but a whole number of MiB from 64 to 2047 is needed'],
+		[["--memory", "2048"], '--memory is "2048", but'],
+		[["--memory", "1e3"], '--memory is "1e3", but'],
+		[["--memory=-1"], '--memory is "-1", but'],
+		[["--memory", "99999999999999999999"], "--memory is"],
+		[["--memory"], "--memory needs a value"],
+		[["--memory", "--image"], "--memory needs a value"],
+		[["--memory", "64", "--memory", "65"], "--memory is given twice"],
+		[["--image", "../../etc"], '--image is "../../etc", but a name'],
+		[["--home", ""], '--home is "", but a folder is needed'],
+		[["--mirror", "ftp://x/"], '--mirror is "ftp://x/", but a URL'],
+		[["--timeout", "0"], '--timeout is "0", but a whole number of milliseconds from 1 to 600000 is needed'],
+		[["--log-level", "loud"], '--log-level is "loud", but one of error, warn, info, debug is needed'],
+		[["--bogus"], "unknown option --bogus; there are --image,"],
+		[["-x"], "unknown option -x"],
+		[["frobnicate"], 'unknown command "frobnicate"'],
+		[["serve", "extra"], 'unknown argument "extra"'],
+	])("refuses %j", (argv, message) => {
+		expect(() => parseCommandLine(argv, {})).toThrowError(
+			expect.objectContaining({ code: "invalid-argument", message: expect.stringContaining(message) }),
+		);
+	});
+
+	it("names the variable that is wrong", () => {
+		expect(() => parseCommandLine([], { SANDBOX86_MEMORY_MIB: "lots" })).toThrowError(/SANDBOX86_MEMORY_MIB is "lots"/);
+	});
+
+	it("hands a command its own words and flags", () => {
+		expect(parseCommandLine(["--home", "/d", "image", "rm", "base", "--force"], {})).toMatchObject({
+			command: "image",
+			config: { home: "/d" },
+			args: ["rm", "base", "--force"],
+		});
+		expect(parseCommandLine(["image", "--help"], {})).toMatchObject({ command: "image", args: ["--help"] });
+	});
+
+	it("knows --help and --version wherever they stand", () => {
+		expect(parseCommandLine(["--help"], {})).toEqual({ kind: "help" });
+		expect(parseCommandLine(["--memory", "128", "-h"], {})).toEqual({ kind: "help" });
+		expect(parseCommandLine(["--version"], {})).toEqual({ kind: "version" });
+		expect(parseCommandLine(["-V"], {})).toEqual({ kind: "version" });
+	});
+});
+
+describe("the help text", () => {
+	it("shows every option with its flag, variable and default", () => {
+		const help = helpText();
+		for (const schema of Object.values(configSchema.shape)) {
+			const meta = schema.meta() as unknown as { flag: string; env: string; description: string };
+			expect(help).toContain(`--${meta.flag} `);
+			expect(help).toContain(meta.env);
+			expect(help).toContain(meta.description);
+		}
+		expect(help).toContain("(SANDBOX86_MEMORY_MIB; default: 512)");
+		expect(help.split("\n").every((line) => line.length <= 120)).toBe(true);
+	});
+});
