@@ -33,7 +33,8 @@ async function main(argv: readonly string[]): Promise<void> {
 async function manageImages(config: Config, args: readonly string[]): Promise<number> {
 	const { runImageCommand } = await import("./image/commands.js");
 	const ending = new AbortController();
-	const interrupt = () => ending.abort(new SandboxError("cancelled", "interrupted", "start the command again, it goes on where it was"));
+	const interrupt = () =>
+		ending.abort(new SandboxError("cancelled", "interrupted", "start the command again, it goes on where it was"));
 	process.once("SIGINT", interrupt);
 	process.once("SIGTERM", interrupt);
 	return runImageCommand(args, {

@@ -94,7 +94,13 @@ type Environment = Readonly<Record<string, string | undefined>>;
  * and flags that only the command knows, are handed on in `args`. Throws SandboxError("invalid-argument").
  */
 export function parseCommandLine(argv: readonly string[], env: Environment = process.env): CommandLine {
-	const { tokens } = parseArgs({ args: [...argv], options: parseArgsOptions(), allowPositionals: true, strict: false, tokens: true });
+	const { tokens } = parseArgs({
+		args: [...argv],
+		options: parseArgsOptions(),
+		allowPositionals: true,
+		strict: false,
+		tokens: true,
+	});
 	const flags = new Map<string, string>();
 	const args: string[] = [];
 	let command: CommandName | undefined;
@@ -166,7 +172,9 @@ function parseConfig(flags: ReadonlyMap<string, string>, env: Environment): Conf
 	if (parsed.success) return parsed.data;
 	const issue = parsed.error.issues[0];
 	const key = String(issue?.path[0]);
-	throw usage(`${sources[key] ?? key} is ${JSON.stringify(input[key]?.slice(0, 100))}, but ${issue?.message ?? "that is wrong"}`);
+	throw usage(
+		`${sources[key] ?? key} is ${JSON.stringify(input[key]?.slice(0, 100))}, but ${issue?.message ?? "that is wrong"}`,
+	);
 }
 
 interface OptionRow {
@@ -200,7 +208,9 @@ function commandNamed(word: string): CommandName {
 }
 
 function unknownFlag(rawName: string): SandboxError {
-	return usage(`unknown option ${rawName}; there are ${[...FLAGS].map((flag) => `--${flag}`).join(", ")}, --help, --version`);
+	return usage(
+		`unknown option ${rawName}; there are ${[...FLAGS].map((flag) => `--${flag}`).join(", ")}, --help, --version`,
+	);
 }
 
 function usage(message: string): SandboxError {

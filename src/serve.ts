@@ -80,4 +80,3 @@ function within(ms: number, work: Promise<unknown>): Promise<unknown> {
 function stackOf(error: unknown): string {
 	return error instanceof Error ? (error.stack ?? error.message) : describeError(error);
 }
-

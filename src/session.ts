@@ -97,7 +97,10 @@ export class Session {
 			if (!(error instanceof SandboxError) || error.code !== "image-missing") throw error;
 		}
 		log.warn(`image ${images.name} is not there yet: building it`);
-		const build = { startedAt: performance.now(), progress: { stage: "starting", fraction: 0, etaMs: undefined } as BuildProgress };
+		const build = {
+			startedAt: performance.now(),
+			progress: { stage: "starting", fraction: 0, etaMs: undefined } as BuildProgress,
+		};
 		this.#build = build;
 		try {
 			return await images.build({

@@ -88,7 +88,10 @@ function isMessage(value: unknown): value is Message {
 	if ("id" in message && typeof message.id !== "string" && !Number.isSafeInteger(message.id)) return false;
 	if ("method" in message) {
 		if (typeof message.method !== "string") return false;
-		return message.params === undefined || (typeof message.params === "object" && message.params !== null && !Array.isArray(message.params));
+		return (
+			message.params === undefined ||
+			(typeof message.params === "object" && message.params !== null && !Array.isArray(message.params))
+		);
 	}
 	return "id" in message && ("result" in message || "error" in message);
 }

@@ -75,7 +75,7 @@ int process_count(pid_t shell);             // processes in the group without th
 bool process_limit_near(void);
 uint64_t process_limit_hits(void);
 void process_kill_group(pid_t shell);
-void process_mark(pid_t shell);             // remember what runs before a command starts
+void process_mark(pid_t shell);             // remember what runs before a command starts; 0: nothing does
 void process_stage_reset(void);
 void process_kill_children(pid_t shell);          // those that the command started, whatever their session
 int process_signal_session(pid_t session, pid_t shell, int signal, int stage);  // → how many are still alive

@@ -176,7 +176,7 @@ static int mark_one(pid_t pid, int signal, int stage)
 void process_mark(pid_t shell)
 {
 	memset(marked, 0, sizeof marked);
-	if (process_count(shell) > 0)
+	if (shell)
 		session_each(0, shell, mark_one, 0, 0);
 }
 

@@ -81,6 +81,7 @@ static struct call *waiting;   // the command to start as soon as the one before
 static int32_t last_code;
 static int done_writer = -1;
 static bool limit_was_hit;     // since the last command
+static uint64_t limit_hits;    // as counted when it ended
 static int background;         // processes left running, as last told to the host
 static int64_t next_busy_check;
 
@@ -315,8 +316,9 @@ static void start(struct call *call)
 	char end[64];
 	char note[16];
 	run = (typeof(run)){ .call = call->id };
-	if (limit_was_hit || process_limit_near()) {
+	if (limit_was_hit || (background > 0 && process_limit_near())) {
 		process_kill_group(shell.pid);
+		background = 0;
 		run.flags |= LIMIT_HIT;
 		limit_was_hit = false;
 	}
@@ -333,9 +335,8 @@ static void start(struct call *call)
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (!shell.pid)
 			spawn();
-		process_mark(shell.pid);
-		process_stage_reset();
-		run.limit_hits = run.limit_hits_seen = process_limit_hits();
+		process_mark(background > 0 ? shell.pid : 0);
+		run.limit_hits = run.limit_hits_seen = background > 0 ? process_limit_hits() : limit_hits;
 		next_busy_check = now_ms() + BUSY_CHECK_MS;
 		if (shell.is_bash ? write_control(bash_line, sizeof bash_line - 1) : write_control(other_line, sizeof other_line - 1)) {
 			run.session = shell.pid;
@@ -374,12 +375,14 @@ static void finish(void)
 	close_pipe(ERR_FILE, run.writers[1]);
 	if (run.rewind && shell.pid)
 		write_control(BASH_REWIND, sizeof BASH_REWIND - 1);
-	if (process_limit_hits() > run.limit_hits || process_limit_near()) {
-		process_kill_group(shell.pid);
-		run.flags |= LIMIT_HIT;
-	}
 	last_code = run.code;
 	background = process_count(shell.pid);
+	limit_hits = process_limit_hits();
+	if (limit_hits > run.limit_hits || (background > 0 && process_limit_near())) {
+		process_kill_group(shell.pid);
+		background = process_count(shell.pid);
+		run.flags |= LIMIT_HIT;
+	}
 	next_busy_check = now_ms() + BUSY_CHECK_MS;
 	if (run.call) {
 		uint8_t *at = channel_payload();
@@ -513,6 +516,7 @@ static void begin_cancel(void)
 	run.flags |= CANCELLED;
 	run.cancelled_at = run.next_tick = now_ms();
 	run.tick = TICK_FIRST_MS;
+	process_stage_reset();
 	run.quiet_until = 0;
 }
 

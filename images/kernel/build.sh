@@ -7,7 +7,7 @@ SERIES=6.12
 SOURCE_VERSION=6.12.117-1~deb12u1
 CC_PACKAGE=gcc-12
 # What Debian 12 must have installed (gcc-12 and binutils build i386 code without a cross compiler).
-DEPENDENCIES=(gcc-12 binutils make flex bison bc libelf-dev libssl-dev xz-utils perl python3-minimal cpio rsync)
+DEPENDENCIES=(gcc-12 binutils make flex bison bc libelf-dev libssl-dev xz-utils perl python3-minimal cpio)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=
@@ -103,7 +103,7 @@ done < <(grep -E '^CONFIG_' "$here/kernel.fragment")
 
 image=arch/x86/boot/bzImage
 size=$(stat -c %s "$image")
-((size <= 4 * 1024 * 1024)) || die "bzImage has $size bytes, more than 4 MiB"
+((size <= 4000000)) || die "bzImage has $size bytes, more than 4 MB"
 sha256sum "$image" .config
 if $check; then
   cmp "$image" "$here/bzImage" || die "this build differs from the bzImage in the repository"

@@ -60,7 +60,7 @@ export class Downloader {
 			return await this.#overMirrors(mirrors, [path], async (url) => {
 				const chunks: Buffer[] = [];
 				let length = 0;
-				await this.#get(url, 0, async (_resumed, body) => {
+				await this.#get(url, 0, undefined, async (_resumed, body) => {
 					for await (const chunk of body) {
 						length += chunk.length;
 						if (length > maxBytes) throw new SandboxError("corrupt", `${url} has more than ${maxBytes} bytes`);
@@ -89,7 +89,7 @@ export class Downloader {
 		let worst: SandboxError | undefined;
 		for (let round = 0; round < rounds; round++) {
 			if (round > 0) await pause((this.#options.retryMs ?? limits.downloadRetryMs) * 2 ** (round - 1), signal);
-			let absent = 0;
+			let hopeless = 0;
 			for (const mirror of mirrors) {
 				for (const [at, path] of paths.entries()) {
 					if (signal?.aborted === true) throw cancelled(signal);
@@ -100,16 +100,16 @@ export class Downloader {
 						if (!(error instanceof SandboxError) || error.code === "cancelled" || error.code === "no-space") throw error;
 						if (error.code === "invalid-argument") throw error;
 						log.debug(error.message);
-						if (worst === undefined || rank(error) >= rank(worst)) worst = error;
-						if (error.code === "not-found") {
-							if (at === paths.length - 1) absent++;
-							continue;
+						if (worst === undefined || rank(error) > rank(worst)) worst = error;
+						if (error.code !== "not-found") {
+							if (isLasting(error)) hopeless++;
+							break;
 						}
-						break;
+						if (at === paths.length - 1) hopeless++;
 					}
 				}
 			}
-			if (absent === mirrors.length) break;
+			if (hopeless === mirrors.length) break;
 		}
 		if (worst === undefined) throw new SandboxError("network", "there is no mirror to fetch from");
 		throw worst;
@@ -122,7 +122,7 @@ export class Downloader {
 		const offset = before < file.sizeBytes ? before : 0;
 		let hash: Hash = createHash("sha256");
 		let length = 0;
-		await this.#get(url, offset, async (resumed, body) => {
+		await this.#get(url, offset, file.sizeBytes, async (resumed, body) => {
 			const handle = await onDisk(partial, () => open(partial, resumed ? "a" : "w"));
 			try {
 				if (resumed) {
@@ -162,6 +162,8 @@ export class Downloader {
 	async #get(
 		url: string,
 		offset: number,
+		/** Size of the whole file, where it is known. */
+		expected: number | undefined,
 		consume: (resumed: boolean, body: AsyncIterable<Uint8Array>) => Promise<void>,
 	): Promise<void> {
 		const stallMs = this.#options.stallMs ?? limits.downloadStallMs;
@@ -189,6 +191,16 @@ export class Downloader {
 			if (resumed && !(response.headers.get("content-range") ?? "").startsWith(`bytes ${offset}-`)) {
 				throw new SandboxError("network", `${url} answered with another range than was asked for`);
 			}
+			const length = response.headers.get("content-length");
+			if (expected !== undefined && length !== null && Number(length) !== expected - (resumed ? offset : 0)) {
+				throw lasting(
+					new SandboxError(
+						"network",
+						`${url} has ${Number(length) + (resumed ? offset : 0)} bytes instead of the ${expected} of the signed index`,
+						"the mirror is out of step; choose another one with --mirror, or try again later",
+					),
+				);
+			}
 			const body = response.body;
 			if (body === null) throw new SandboxError("network", `${url} answered without a body`);
 			const { onBytes } = this.#options;
@@ -207,7 +219,8 @@ export class Downloader {
 			if (this.#options.signal?.aborted === true) throw cancelled(this.#options.signal);
 			if (stalled) throw new SandboxError("network", `${url} sent nothing for ${stallMs} ms`);
 			if (errnoOf(error) !== undefined && !(error instanceof TypeError)) throw error;
-			throw new SandboxError("network", `${url} cannot be fetched: ${reasonOf(error)}`, undefined, { cause: error });
+			const failure = new SandboxError("network", `${url} cannot be fetched: ${reasonOf(error)}`, undefined, { cause: error });
+			throw error instanceof Error && errnoOf(error.cause) === "ENOTFOUND" ? lasting(failure) : failure;
 		} finally {
 			clearTimeout(timer);
 			this.#options.signal?.removeEventListener("abort", onAbort);
@@ -241,6 +254,18 @@ export async function forEachParallel<T>(
 /** What is most worth telling when several mirrors fail: a lie, then a broken connection, then an absent file. */
 function rank(error: SandboxError): number {
 	return error.code === "corrupt" ? 2 : error.code === "network" ? 1 : 0;
+}
+
+/** Failures that the same server would repeat. */
+const lastingFailures = new WeakSet<SandboxError>();
+
+function lasting(error: SandboxError): SandboxError {
+	lastingFailures.add(error);
+	return error;
+}
+
+function isLasting(error: SandboxError): boolean {
+	return lastingFailures.has(error) || error.code === "corrupt";
 }
 
 function cancelled(signal: AbortSignal): SandboxError {

@@ -25,7 +25,6 @@ export interface LayerOptions {
 	readonly exclude?: (path: string, kind: "directory" | "file" | "symlink") => boolean;
 	/** Called for every entry of the stream, also an excluded one; a folder, file, link or hard link. */
 	readonly onEntry?: (path: string) => void;
-	/** Gets each stored file before it enters the tree (used for checksums). */
 	readonly maxBytes?: number;
 	readonly maxEntries?: number;
 }
@@ -212,8 +211,9 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 			for await (const chunk of tar) {
 				seen += chunk.length;
 				zeroTail = countZeroTail(chunk, zeroTail);
-				if (!parser.write(chunk)) await new Promise<void>((resolve) => onceDrained(parser, resolve));
-				if (parser.destroyed) return;
+				const hasRoom = parser.write(chunk);
+				if (!hasRoom && !parser.destroying) await new Promise<void>((resolve) => onceDrained(parser, resolve));
+				if (parser.destroying) return;
 			}
 			parser.end(null);
 		} catch (error) {

@@ -93,7 +93,9 @@ function ownNotices(result: RunResult, timeoutMs: number, stdout: DecodedOutput,
 		["stderr", stderr],
 	] as const) {
 		if (omittedBytes > 0) {
-			notices.push(`${omittedBytes} bytes of ${name} are left out of the middle. Redirect to a file and read it in parts to see all.`);
+			notices.push(
+				`${omittedBytes} bytes of ${name} are left out of the middle. Redirect to a file and read it in parts to see all.`,
+			);
 		}
 	}
 	return notices;

@@ -16,7 +16,9 @@ export const readFileTool = defineTool({
 	input: z.strictObject({
 		path: guestPath,
 		offset: boundedInteger(0, Number.MAX_SAFE_INTEGER, "bytes").optional().describe("first byte, default 0"),
-		limit: boundedInteger(1, limits.maxFileBytes, "bytes").optional().describe(`bytes, default ${limits.defaultReadBytes}`),
+		limit: boundedInteger(1, limits.maxFileBytes, "bytes")
+			.optional()
+			.describe(`bytes, default ${limits.defaultReadBytes}`),
 		encoding: z.enum(["utf8", "base64"]).optional().describe("default: utf8 if the bytes are"),
 	}),
 	output: z.object({
@@ -71,13 +73,22 @@ export function encode(
 			"give a limit of at least 4, or encoding base64",
 		);
 	}
-	const notices = isValidUtf8(kept) ? [] : ["not UTF-8: invalid bytes are shown as U+FFFD; encoding base64 gives them exactly"];
+	const notices = isValidUtf8(kept)
+		? []
+		: ["not UTF-8: invalid bytes are shown as U+FFFD; encoding base64 gives them exactly"];
 	return asText(kept, skippedBytes, notices);
 }
 
 function asText(bytes: Uint8Array, skippedBytes: number, notices: readonly string[]): EncodedPart {
-	const skipped = skippedBytes === 0 ? [] : [`the offset is inside a character: ${skippedBytes} bytes of it were skipped`];
-	return { content: decodeUtf8(bytes), encoding: "utf8", bytes: bytes.length, skippedBytes, notices: [...skipped, ...notices] };
+	const skipped =
+		skippedBytes === 0 ? [] : [`the offset is inside a character: ${skippedBytes} bytes of it were skipped`];
+	return {
+		content: decodeUtf8(bytes),
+		encoding: "utf8",
+		bytes: bytes.length,
+		skippedBytes,
+		notices: [...skipped, ...notices],
+	};
 }
 
 function asBase64(bytes: Uint8Array): EncodedPart {

@@ -55,7 +55,10 @@ export function decodeContent(content: string, encoding: "utf8" | "base64"): Uin
 function encodeText(content: string): Uint8Array {
 	const lone = content.search(/\p{Surrogate}/u);
 	if (lone !== -1) {
-		throw refuse(`content has an unpaired surrogate at character ${lone}, which no UTF-8 stands for`, "send bytes as base64");
+		throw refuse(
+			`content has an unpaired surrogate at character ${lone}, which no UTF-8 stands for`,
+			"send bytes as base64",
+		);
 	}
 	return Buffer.from(content, "utf8");
 }
@@ -68,7 +71,10 @@ function decodeBase64(content: string): Uint8Array {
 		wrong !== -1
 			? `character ${wrong} is ${JSON.stringify(content[wrong])}`
 			: `its ${content.length} characters are not whole groups of four that are padded with zeros and =`;
-	throw refuse(`content is not base64: ${reason}`, "encode it as RFC 4648, section 4 says, with padding and without line breaks");
+	throw refuse(
+		`content is not base64: ${reason}`,
+		"encode it as RFC 4648, section 4 says, with padding and without line breaks",
+	);
 }
 
 function refuse(message: string, hint: string): SandboxError {

@@ -28,7 +28,7 @@ const IDLE_MS = 250;
 const CANCEL_GRACE_MS = 10_000;
 const DEFAULT_MAX_OUTPUT_BYTES = 64 * 1024;
 /** Kernel command line: quiet, and with nothing that only costs time in an emulator. */
-const COMMAND_LINE = "console=ttyS0 quiet norandmaps mitigations=off tsc=reliable";
+const COMMAND_LINE = "console=ttyS0 quiet norandmaps tsc=reliable";
 
 export function createMachine(options: MachineOptions): Machine {
 	return new GuestMachine(options);

@@ -32,9 +32,14 @@ describe("a guest under attack from inside", () => {
 		expect(await guest.run("echo alive")).toMatchObject({ stdout: "alive\n" });
 	});
 
-	it("answers `kill -9 -1` and goes on with a new shell", async () => {
-		expect(await guest.run("kill -9 -1")).toMatchObject({ exitCode: 137 });
-		expect(await guest.run("echo alive")).toMatchObject({ stdout: "alive\n", notices: [expect.stringContaining("new shell")] });
+	it("survives `kill -9 -1`, which kills all but init and the shell that says it", async () => {
+		await guest.run("sleep 50 &");
+		expect(await guest.run("kill -9 -1; echo still here")).toMatchObject({ stdout: "still here\n" });
+		expect(await guest.run("kill -9 $$")).toMatchObject({ exitCode: 137 });
+		expect(await guest.run("echo alive; pgrep sleep")).toMatchObject({
+			stdout: "alive\n",
+			notices: [expect.stringContaining("new shell")],
+		});
 	});
 
 	it("fills its disk without losing the machine", async () => {
@@ -94,6 +99,6 @@ describe("the machine process", () => {
 		const flags = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
 		expect(flags).toContainEqual(expect.stringMatching(/^--(experimental-)?permission$/));
 		expect(flags.filter((flag) => /allow-fs-write|allow-child-process|allow-addons|allow-worker/.test(flag))).toEqual([]);
-		expect(readFileSync(`/proc/${pid}/environ`, "utf8")).toBe("");
+		expect(readFileSync(`/proc/${pid}/environ`, "utf8").split("\0").filter((entry) => !/^(NODE_CHANNEL|$)/.test(entry))).toEqual([]);
 	});
 });

@@ -3,15 +3,11 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { loadImage } from "../../src/image/store.js";
 import { silentLog } from "../../src/log.js";
-import type { CapturedOutput, Machine, RunOptions, RunResult } from "../../src/vm/machine.js";
 import { createMachine } from "../../src/vm/guest-machine.js";
+import type { CapturedOutput, Machine, RunOptions, RunResult } from "../../src/vm/machine.js";
 import type { MachineImage } from "../../src/vm/machine-image.js";
-
-async function loadImage(home: string, _name: string): Promise<MachineImage> {
-	const root = new URL("../../", import.meta.url).pathname;
-	return { name: "tiny", digest: "1".repeat(64), kernelPath: `${root}images/kernel/bzImage`, initramfsPath: `${root}images/init/initramfs.cpio`, biosPath: "/usr/share/seabios/bios.bin", vgaBiosPath: "/usr/share/seabios/vgabios-stdvga.bin", treePath: `${root}images/tiny/fs.json`, filesPath: `${root}images/tiny/files`, bootSnapshotsPath: join(home, "boot"), warmCommands: [] };
-}
 
 export interface Guest {
 	readonly machine: Machine;
@@ -28,9 +24,12 @@ export interface Outcome extends Omit<RunResult, "stdout" | "stderr"> {
 	readonly stderr: string;
 }
 
-export async function startGuest(options: { memoryMiB?: number; image?: string } = {}): Promise<Guest> {
+/** `imageHome` is the data folder that has the image; tiny needs none. */
+export async function startGuest(
+	options: { memoryMiB?: number; image?: string; imageHome?: string } = {},
+): Promise<Guest> {
 	const home = mkdtempSync(join(tmpdir(), "sandbox86-guest-"));
-	const image = await loadImage(home, options.image ?? "tiny");
+	const image = await loadImage(options.imageHome ?? home, options.image ?? "tiny");
 	const machine = createMachine({
 		image,
 		memoryMiB: options.memoryMiB ?? 128,

@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PREAMBLE_BYTES, parseHeader, parsePreamble, serializeHeader } from "../../src/vm/snapshot/format.js";
 
-const hex = (length: number) => fc.string({ unit: fc.constantFrom(..."0123456789abcdef"), minLength: length, maxLength: length });
+const hex = (length: number) =>
+	fc.string({ unit: fc.constantFrom(..."0123456789abcdef"), minLength: length, maxLength: length });
 const header = fc.record(
 	{
 		id: hex(8).map((digits) => `s-20260102-030405-${digits}`),
@@ -66,7 +67,9 @@ describe("the snapshot header", () => {
 		const start = serializeHeader(fc.sample(header, 1)[0] as Parameters<typeof serializeHeader>[0]);
 		fc.assert(
 			fc.property(fc.nat(start.length), fc.uint8Array({ maxLength: 200 }), (kept, garbage) => {
-				expect(parseHeader(Buffer.concat([start.subarray(0, kept), garbage])).ok || kept === start.length).toBeTypeOf("boolean");
+				expect(parseHeader(Buffer.concat([start.subarray(0, kept), garbage])).ok || kept === start.length).toBeTypeOf(
+					"boolean",
+				);
 			}),
 		);
 	});
@@ -74,7 +77,10 @@ describe("the snapshot header", () => {
 	it("is not believed when it claims to be large", () => {
 		const bytes = serializeHeader(fc.sample(header, 1)[0] as Parameters<typeof serializeHeader>[0]);
 		bytes.writeUInt32LE(0xffffffff, 12);
-		expect(parsePreamble(bytes)).toMatchObject({ ok: false, reason: expect.stringContaining("claims 4294967295 bytes") });
+		expect(parsePreamble(bytes)).toMatchObject({
+			ok: false,
+			reason: expect.stringContaining("claims 4294967295 bytes"),
+		});
 		bytes.writeUInt32LE(2, 8);
 		expect(parsePreamble(bytes)).toMatchObject({ ok: false, reason: expect.stringContaining("version 2") });
 	});

@@ -53,7 +53,9 @@ describe("a session whose image is missing", () => {
 		builds[0]?.onProgress({ stage: "downloading packages", fraction: 0.427, etaMs: 93_000 });
 		await expect(first).rejects.toMatchObject({
 			code: "image-building",
-			message: expect.stringMatching(/image base is being built: 42 % after 0 s, about 93 s left \(downloading packages\)/),
+			message: expect.stringMatching(
+				/image base is being built: 42 % after 0 s, about 93 s left \(downloading packages\)/,
+			),
 			hint: expect.stringContaining("make the same call again"),
 		});
 		const second = session.machine(patient);

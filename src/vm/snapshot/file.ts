@@ -101,7 +101,8 @@ async function openForReading(path: string): Promise<FileHandle> {
 	try {
 		return await open(path, "r");
 	} catch (error) {
-		if (errnoOf(error) === "ENOENT") throw new SandboxError("not-found", `there is no snapshot file ${path}`, undefined, { cause: error });
+		if (errnoOf(error) === "ENOENT")
+			throw new SandboxError("not-found", `there is no snapshot file ${path}`, undefined, { cause: error });
 		throw error;
 	}
 }

@@ -70,11 +70,13 @@ export function serializeHeader(header: SnapshotHeader, headerBytes?: number): B
 
 /** Reads the preamble; `bytes` may be longer. */
 export function parsePreamble(bytes: Uint8Array): Parsed<Preamble> {
-	if (bytes.length < PREAMBLE_BYTES) return bad(`it has ${bytes.length} bytes, a snapshot has at least ${PREAMBLE_BYTES}`);
+	if (bytes.length < PREAMBLE_BYTES)
+		return bad(`it has ${bytes.length} bytes, a snapshot has at least ${PREAMBLE_BYTES}`);
 	const view = Buffer.from(bytes.buffer, bytes.byteOffset, PREAMBLE_BYTES);
 	if (!view.subarray(0, MAGIC.length).equals(MAGIC)) return bad("it does not start as a snapshot does");
 	const version = view.readUInt32LE(VERSION_OFFSET);
-	if (version !== FORMAT_VERSION) return bad(`its format is version ${version}, this program reads version ${FORMAT_VERSION}`);
+	if (version !== FORMAT_VERSION)
+		return bad(`its format is version ${version}, this program reads version ${FORMAT_VERSION}`);
 	const headerBytes = view.readUInt32LE(HEADER_BYTES_OFFSET);
 	if (headerBytes < 2 || headerBytes > limits.maxHeaderBytes) {
 		return bad(`its header claims ${headerBytes} bytes, at most ${limits.maxHeaderBytes} are allowed`);

@@ -138,7 +138,10 @@ class FolderSnapshotStore implements SnapshotStore {
 		} catch (error) {
 			const errno = errnoOf(error);
 			if (errno === "EEXIST" && name !== undefined) throw await this.#nameTaken(name);
-			if (errno === "ENOENT") throw new SandboxError("cancelled", "the snapshot was not kept: the server is ending", undefined, { cause: error });
+			if (errno === "ENOENT")
+				throw new SandboxError("cancelled", "the snapshot was not kept: the server is ending", undefined, {
+					cause: error,
+				});
 			if (errno !== "EPERM" && errno !== "ENOTSUP" && errno !== "EOPNOTSUPP" && errno !== "ENOSYS") throw error;
 			// A file system without hard links (FAT): the check and the rename are two steps there.
 			if (name !== undefined && (await exists(path))) throw await this.#nameTaken(name);

@@ -6,7 +6,10 @@ const text = Buffer.from("aé€😀");
 
 describe("the content of a file that is read", () => {
 	it("is text where it is UTF-8, and base64 where it is not", () => {
-		expect(encode({ bytes: text, truncated: false }, 0, undefined)).toMatchObject({ content: "aé€😀", encoding: "utf8" });
+		expect(encode({ bytes: text, truncated: false }, 0, undefined)).toMatchObject({
+			content: "aé€😀",
+			encoding: "utf8",
+		});
 		expect(encode({ bytes: Buffer.from([0xff, 0xfe]), truncated: false }, 0, undefined)).toMatchObject({
 			content: "//4=",
 			encoding: "base64",

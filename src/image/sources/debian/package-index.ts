@@ -1,6 +1,7 @@
 import { SandboxError } from "../../../errors.js";
 import { limits } from "../../limits.js";
 import { readStanzas, type Stanza } from "./control.js";
+import type { Mirrors } from "./mirror.js";
 import { type Alternatives, parseRelations } from "./relations.js";
 import { compareVersions, parseVersion } from "./version.js";
 
@@ -22,8 +23,8 @@ export interface DebianPackage {
 	readonly sizeBytes: number;
 	/** 64 hex digits. */
 	readonly sha256: string;
-	/** Name of the archive ("main", "security" …) whose index it came from. */
-	readonly archive: string;
+	/** The archive whose index it came from. */
+	readonly archive: keyof Mirrors;
 }
 
 const FIELDS: ReadonlySet<string> = new Set([
@@ -49,7 +50,7 @@ export class PackageIndex {
 	#count = 0;
 
 	/** Reads a decompressed Packages file. `archive` is kept in each package. */
-	async read(chunks: AsyncIterable<Uint8Array>, archive: string): Promise<void> {
+	async read(chunks: AsyncIterable<Uint8Array>, archive: keyof Mirrors): Promise<void> {
 		for await (const stanza of readStanzas(chunks, `the package index of ${archive}`, FIELDS)) {
 			this.add(parsePackage(stanza, archive));
 		}
@@ -91,7 +92,7 @@ export class PackageIndex {
 }
 
 /** Checks a stanza of an index and takes from it what the builder needs. */
-export function parsePackage(stanza: Stanza, archive: string): DebianPackage {
+export function parsePackage(stanza: Stanza, archive: keyof Mirrors): DebianPackage {
 	const name = stanza.get("package") ?? "";
 	const source = `the package index of ${archive}, ${name === "" ? "a nameless package" : name}`;
 	const bad = (what: string) => new SandboxError("corrupt", `${source}: ${what}`);
@@ -108,23 +109,23 @@ export function parsePackage(stanza: Stanza, archive: string): DebianPackage {
 	if (!/^\d{1,12}$/.test(size)) throw bad("no size");
 	const sha256 = stanza.get("sha256") ?? "";
 	if (!/^[0-9a-f]{64}$/.test(sha256)) throw bad("no SHA-256");
+	const relations = (...fields: string[]) => fields.flatMap((field) => parseRelations(stanza.get(field), source));
 	return {
 		name,
 		version,
 		architecture,
 		essential: stanza.get("essential") === "yes",
 		priority: stanza.get("priority") ?? "optional",
-		depends: [
-			...parseRelations(stanza.get("pre-depends"), source),
-			...parseRelations(stanza.get("depends"), source),
-		],
+		// Few packages are ever asked, and parsing is most of the cost.
+		get depends() {
+			return relations("pre-depends", "depends");
+		},
 		provides: parseRelations(stanza.get("provides"), source).flatMap((alternatives) =>
 			alternatives.map((r) => ({ name: r.name, version: r.constraint?.version })),
 		),
-		conflicts: [
-			...parseRelations(stanza.get("conflicts"), source),
-			...parseRelations(stanza.get("breaks"), source),
-		],
+		get conflicts() {
+			return relations("conflicts", "breaks");
+		},
 		filename,
 		sizeBytes: Number(size),
 		sha256,

@@ -60,7 +60,12 @@ describe("the snapshot store", () => {
 		const bytes = randomBytes(3_500_123);
 		const { header, sizeBytes } = await store.save(saved(bytes), { name: "first", description: "before the change" });
 		expect(sizeBytes).toBe(readFileSync(onlyFile()).length);
-		expect(header).toMatchObject({ name: "first", description: "before the change", imageName: "tiny", memoryMiB: 128 });
+		expect(header).toMatchObject({
+			name: "first",
+			description: "before the change",
+			imageName: "tiny",
+			memoryMiB: 128,
+		});
 		expect(header.stateSha256).toBe(createHash("sha256").update(bytes).digest("hex"));
 		expect((await readBack("first")).equals(bytes)).toBe(true);
 		expect((await readBack(header.id)).equals(bytes)).toBe(true);
@@ -72,7 +77,9 @@ describe("the snapshot store", () => {
 	it("refuses a name that is taken and leaves nothing behind", async () => {
 		await store.save(saved(Buffer.from("one")), { name: "n" });
 		await expect(store.checkNameIsFree("n")).rejects.toMatchObject({ code: "already-exists" });
-		await expect(store.save(saved(Buffer.from("two")), { name: "n" })).rejects.toMatchObject({ code: "already-exists" });
+		await expect(store.save(saved(Buffer.from("two")), { name: "n" })).rejects.toMatchObject({
+			code: "already-exists",
+		});
 		expect((await readBack("n")).toString()).toBe("one");
 		onlyFile();
 	});
@@ -87,12 +94,18 @@ describe("the snapshot store", () => {
 		onlyFile();
 	});
 
-	it.each(["", "a/b", "../x", "a b", "x".repeat(65), "s-20260101-000000-0123abcd"])("refuses the name %j", async (name) => {
-		await expect(store.save(saved(Buffer.from("x")), { name })).rejects.toMatchObject({ code: "invalid-argument" });
-	});
+	it.each(["", "a/b", "../x", "a b", "x".repeat(65), "s-20260101-000000-0123abcd"])(
+		"refuses the name %j",
+		async (name) => {
+			await expect(store.save(saved(Buffer.from("x")), { name })).rejects.toMatchObject({ code: "invalid-argument" });
+		},
+	);
 
 	it("says which snapshots there are when one is unknown", async () => {
-		await expect(store.open("x")).rejects.toMatchObject({ code: "not-found", hint: expect.stringContaining("no snapshots yet") });
+		await expect(store.open("x")).rejects.toMatchObject({
+			code: "not-found",
+			hint: expect.stringContaining("no snapshots yet"),
+		});
 		await store.save(saved(Buffer.from("x")), { name: "known" });
 		for (const wrong of ["unknown", "../known", "s-20260101-000000-0123abcd", "a\0b"]) {
 			await expect(store.open(wrong)).rejects.toMatchObject({ code: "not-found", hint: "there is known" });

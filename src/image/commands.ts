@@ -1,0 +1,144 @@
+/** `sandbox86 image …`. */
+
+import { parseArgs } from "node:util";
+import { SandboxError } from "../errors.js";
+import type { Log } from "../log.js";
+import { checkMirrorUrl } from "./sources/debian/mirror.js";
+import { createProgressRenderer, formatBytes, formatDuration } from "./progress.js";
+import { listImages, removeImage, verifyImage } from "./store.js";
+
+export interface TextOutput {
+	readonly isTTY?: boolean;
+	write(text: string): unknown;
+}
+
+export interface ImageCommandContext {
+	readonly home: string;
+	readonly log: Log;
+	readonly stdout: TextOutput;
+	readonly stderr: TextOutput;
+	readonly mirror?: string | undefined;
+	readonly memoryMiB?: number | undefined;
+	readonly signal?: AbortSignal | undefined;
+}
+
+export const IMAGE_USAGE = `usage: sandbox86 image build NAME [--mirror URL]   build an image, or build it anew
+       sandbox86 image list                         show all images
+       sandbox86 image verify NAME                  check every file of an image
+       sandbox86 image rm NAME                      remove an image
+`;
+
+/** Runs one command; returns the process's exit code: 0 done, 1 `verify` found damage. Usage and other errors are thrown. */
+export async function runImageCommand(args: readonly string[], context: ImageCommandContext): Promise<number> {
+	if (args.length === 0 || args[0] === "help" || args.includes("--help") || args.includes("-h")) {
+		context.stdout.write(IMAGE_USAGE);
+		return args.length === 0 ? 2 : 0;
+	}
+	const [verb, ...rest] = args;
+	switch (verb) {
+		case "build":
+			return await buildCommand(rest, context);
+		case "list":
+			parse(rest, 0, "image list");
+			return await listCommand(context);
+		case "verify":
+			return await verifyCommand(nameOf(rest, "image verify NAME"), context);
+		case "rm":
+			return await removeCommand(nameOf(rest, "image rm NAME"), context);
+		default:
+			throw usage(`there is no command image ${verb}`);
+	}
+}
+
+async function buildCommand(args: readonly string[], context: ImageCommandContext): Promise<number> {
+	const { values, positionals } = parse(args, 1, "image build NAME [--mirror URL]", true);
+	const name = positionals[0] ?? "";
+	const mirror = values.mirror ?? context.mirror;
+	const { buildImage } = await import("./build.js");
+	const renderer = createProgressRenderer(context.stderr);
+	const started = performance.now();
+	try {
+		await buildImage(context.home, name, {
+			log: context.log,
+			onProgress: (progress) => renderer.show(progress),
+			...(mirror === undefined ? {} : { mirror: checkMirrorUrl(mirror) }),
+			...(context.memoryMiB === undefined ? {} : { memoryMiB: context.memoryMiB }),
+			...(context.signal === undefined ? {} : { signal: context.signal }),
+		});
+	} finally {
+		renderer.end();
+	}
+	const built = (await listImages(context.home)).find((image) => image.name === name);
+	const manifest = built?.manifest;
+	const sizes =
+		manifest === undefined
+			? ""
+			: `, ${manifest.packages.length} packages, ${formatBytes(manifest.fileBytes)}, ` +
+				`boot snapshot ${formatBytes(built?.bootSnapshotBytes ?? 0)}`;
+	context.stdout.write(`image ${name} is ready after ${formatDuration(performance.now() - started)}${sizes}\n`);
+	return 0;
+}
+
+async function listCommand({ home, stdout }: ImageCommandContext): Promise<number> {
+	const rows = [["NAME", "STATE", "SIZE", "BOOT SNAPSHOTS", "CREATED", "FROM"]];
+	for (const image of await listImages(home)) {
+		const { manifest } = image;
+		rows.push([
+			image.name,
+			image.state,
+			manifest === undefined ? "-" : formatBytes(manifest.fileBytes),
+			image.bootSnapshotBytes === 0 ? "-" : formatBytes(image.bootSnapshotBytes),
+			manifest?.created.slice(0, 16).replace("T", " ") ?? "-",
+			image.problem ?? manifest?.source.suites.map((suite) => suite.name).join(", ") ?? "-",
+		]);
+	}
+	const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+	for (const row of rows) stdout.write(`${row.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join("  ").trimEnd()}\n`);
+	return 0;
+}
+
+async function verifyCommand(name: string, { home, stdout }: ImageCommandContext): Promise<number> {
+	const problems = await verifyImage(home, name);
+	for (const { file, guestPath, kind, detail } of problems) {
+		stdout.write(`${kind}: ${guestPath ?? "the image itself"} (${file}): ${detail}\n`);
+	}
+	if (problems.length === 0) {
+		stdout.write(`image ${name}: every file is as it was built\n`);
+		return 0;
+	}
+	stdout.write(`image ${name}: ${problems.length} damaged; build it again with: sandbox86 image build ${name}\n`);
+	return 1;
+}
+
+async function removeCommand(name: string, { home, stdout }: ImageCommandContext): Promise<number> {
+	const { files, bytes } = await removeImage(home, name);
+	stdout.write(`image ${name} is removed: ${files} files, ${formatBytes(bytes)}\n`);
+	return 0;
+}
+
+function nameOf(args: readonly string[], form: string): string {
+	return parse(args, 1, form).positionals[0] ?? "";
+}
+
+function parse(
+	args: readonly string[],
+	count: number,
+	form: string,
+	takesMirror = false,
+): { values: { mirror?: string | undefined }; positionals: string[] } {
+	let parsed: { values: { mirror?: string | undefined }; positionals: string[] };
+	try {
+		parsed = parseArgs({ args: [...args], options: { mirror: { type: "string" } }, allowPositionals: true });
+		if (parsed.values.mirror !== undefined && !takesMirror) throw new Error("only image build takes --mirror");
+	} catch (error) {
+		throw usage(error instanceof Error ? error.message : String(error));
+	}
+	if (parsed.positionals.length !== count) {
+		throw usage(`sandbox86 ${form} takes ${count === 0 ? "no name" : "one name"}, not ${parsed.positionals.length}`);
+	}
+	return parsed;
+}
+
+function usage(problem: string): SandboxError {
+	return new SandboxError("invalid-argument", problem, IMAGE_USAGE.trim().replace(/\s*\n\s*/g, "; "));
+}

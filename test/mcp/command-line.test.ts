@@ -1,0 +1,66 @@
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
+import { CLI, newHome, removeHome, serverArgs } from "./support.js";
+
+const root = resolve(import.meta.dirname, "../..");
+const packageJson = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string };
+
+let home: string;
+beforeAll(() => {
+	home = newHome(inject("templateHome"));
+});
+afterAll(() => removeHome(home));
+
+function run(args: string[], env: Record<string, string> = {}) {
+	return spawnSync(process.execPath, [CLI, ...args], { encoding: "utf8", input: "", env: { ...process.env, ...env } });
+}
+
+describe("the command line", () => {
+	it("shows its help and version", () => {
+		expect(run(["--help"])).toMatchObject({ status: 0, stderr: "", stdout: expect.stringContaining("SANDBOX86_MEMORY_MIB") });
+		expect(run(["--version"])).toMatchObject({ status: 0, stderr: "", stdout: `${packageJson.version}\n` });
+	});
+
+	it.each([
+		[["--memory", "lots"], {}, '--memory is "lots", but a whole number of MiB from 64 to 2047 is needed'],
+		[["--bogus"], {}, "unknown option --bogus"],
+		[[], { SANDBOX86_TIMEOUT_MS: "-1" }, 'SANDBOX86_TIMEOUT_MS is "-1"'],
+	])("ends with exit code 2 and a clear line on stderr: %j %j", (args, env, message) => {
+		const { status, stdout, stderr } = run(args, env);
+		expect(stdout).toBe("");
+		expect(stderr).toContain(message);
+		expect(stderr).toContain("sandbox86 --help");
+		expect(status).toBe(2);
+	});
+
+	it("says what is wrong with a data folder that can't be made", () => {
+		const { status, stdout, stderr } = run(["--home", "/proc/nothing/here"]);
+		expect(stdout).toBe("");
+		expect(stderr).toMatch(/\/proc\/nothing/);
+		expect(status).toBe(1);
+	});
+});
+
+describe("the Inspector's command line", () => {
+	function inspect(args: string[]): unknown {
+		const inspector = join(root, "node_modules/.bin/mcp-inspector-cli");
+		const { status, stdout, stderr } = spawnSync(
+			process.execPath,
+			[inspector, "--cli", process.execPath, ...serverArgs({ home }), ...args],
+			{ encoding: "utf8", timeout: 60_000 },
+		);
+		if (status !== 0) throw new Error(`the Inspector ended with ${status}: ${stdout}${stderr}`);
+		return JSON.parse(stdout);
+	}
+
+	it("lists the tools", () => {
+		expect(inspect(["--method", "tools/list"])).toMatchObject({ tools: [{ name: "bash" }, {}, {}, {}, {}] });
+	});
+
+	it("calls a tool", () => {
+		const call = ["--method", "tools/call", "--tool-name", "bash", "--tool-arg", "command=echo from the guest"];
+		expect(inspect(call)).toMatchObject({ structuredContent: { stdout: "from the guest\n", exit_code: 0 } });
+	});
+});
