@@ -5,7 +5,9 @@ import { defineConfig } from "vitest/config";
 const machineTests = { maxWorkers: 1, testTimeout: 120_000, hookTimeout: 120_000 };
 
 /** A machine needs its process as a file, so these tests run what `npm run build` made. */
-const builtModules = [{ find: /^\.\.\/\.\.\/src\/(.*)$/, replacement: fileURLToPath(new URL("dist/$1", import.meta.url)) }];
+const builtModules = [
+	{ find: /^\.\.\/\.\.\/src\/(.*)$/, replacement: fileURLToPath(new URL("dist/$1", import.meta.url)) },
+];
 
 export default defineConfig({
 	test: {
@@ -33,7 +35,15 @@ export default defineConfig({
 					sequence: { groupOrder: 3 },
 				},
 			},
-			{ test: { ...machineTests, name: "mcp", include: ["test/mcp/**/*.test.ts"], globalSetup: ["test/mcp/global-setup.ts"], sequence: { groupOrder: 2 } } },
+			{
+				test: {
+					...machineTests,
+					name: "mcp",
+					include: ["test/mcp/**/*.test.ts"],
+					globalSetup: ["test/mcp/global-setup.ts"],
+					sequence: { groupOrder: 2 },
+				},
+			},
 		],
 	},
 });

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { type Config, helpText, parseCommandLine } from "./config.js";
 import { describeError, SandboxError } from "./errors.js";
-import { createLog } from "./log.js";
+import { createLog, type Log } from "./log.js";
 import { serve } from "./serve.js";
 
 async function main(argv: readonly string[]): Promise<void> {
@@ -25,12 +25,12 @@ async function main(argv: readonly string[]): Promise<void> {
 		case "serve":
 			return serve(config, packageVersion(), log);
 		case "image":
-			process.exitCode = await manageImages(config, args);
+			process.exitCode = await manageImages(config, log, args);
 			return;
 	}
 }
 
-async function manageImages(config: Config, args: readonly string[]): Promise<number> {
+async function manageImages(config: Config, log: Log, args: readonly string[]): Promise<number> {
 	const { runImageCommand } = await import("./image/commands.js");
 	const ending = new AbortController();
 	const interrupt = () =>
@@ -40,7 +40,8 @@ async function manageImages(config: Config, args: readonly string[]): Promise<nu
 	return runImageCommand(args, {
 		home: config.home,
 		mirror: config.mirror,
-		log: createLog(config.logLevel),
+		memoryMiB: config.memoryMiB,
+		log,
 		signal: ending.signal,
 		stdout: process.stdout,
 		stderr: process.stderr,

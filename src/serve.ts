@@ -61,14 +61,20 @@ export async function serve(config: Config, version: string, log: Log): Promise<
 	log.info(`sandbox86 ${version} serves image ${config.image} with ${config.memoryMiB} MiB; data in ${config.home}`);
 }
 
-function imageSource({ home, image, mirror }: Config, log: Log): ImageSource {
+function imageSource({ home, image, memoryMiB, mirror }: Config, log: Log): ImageSource {
 	return {
 		name: image,
 		load: () => loadImage(home, image),
 		async build({ signal, onProgress }) {
 			// Only a build needs the code for archives and signatures.
 			const { buildImage } = await import("./image/build.js");
-			return buildImage(home, image, { ...(mirror === undefined ? {} : { mirror }), signal, onProgress, log });
+			return buildImage(home, image, {
+				...(mirror === undefined ? {} : { mirror }),
+				memoryMiB,
+				signal,
+				onProgress,
+				log,
+			});
 		},
 	};
 }

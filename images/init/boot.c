@@ -59,7 +59,10 @@ static void mount_root(void)
 	mount_at("tmpfs", "/upper", "tmpfs", MS_NOATIME, UPPER_OPTIONS);
 	mkdir("/upper/data", 0755);
 	mkdir("/upper/work", 0755);
-	upper_folder = open("/upper/data", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	// The low numbers are the shell's.
+	int upper = open("/upper/data", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	upper_folder = fcntl(upper, F_DUPFD_CLOEXEC, 32);
+	close(upper);
 	mkdir("/root", 0755);
 	if (mount("overlay", "/root", "overlay", MS_NOATIME, OVERLAY_OPTIONS) < 0)
 		complain("cannot mount the overlay: %m");
@@ -158,6 +161,8 @@ void boot(void)
 	start_network();
 	write_text("/proc/sys/kernel/printk", "1 4 1 7");
 	write_text("/proc/sys/kernel/panic", "0");
+	// Else up to an eighth of the RAM may lie in the free lists of the one CPU, neither free nor zeroed by COMPACT.
+	write_text("/proc/sys/vm/percpu_pagelist_high_fraction", "256");
 	write_text("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
 	set_limit(RLIMIT_NOFILE, 1024, 65536);
 	set_limit(RLIMIT_CORE, 0, RLIM_INFINITY);

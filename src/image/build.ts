@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
+import { mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
@@ -17,7 +17,7 @@ import { acquireLock, lockOwner } from "./process-lock.js";
 import { type BuildProgress, ProgressTracker, readProgressFile } from "./progress.js";
 import { type Recipe, readRecipe } from "./recipe.js";
 import { makeDebianTree } from "./sources/debian/debian.js";
-import { CLEAN, COMPILE_PYTHON, configureScript, guestFiles } from "./sources/debian/guest-script.js";
+import { CLEAN, COMPILE_PIP, COMPILE_PYTHON, configureScript, guestFiles } from "./sources/debian/guest-script.js";
 import { standInsFor } from "./sources/debian/stand-ins.js";
 import { checkImageName, commitImage, imageDigest, imageFolders, loadImage, machineFiles, TINY } from "./store.js";
 import { type Attributes, directory, type Tree } from "./tree.js";
@@ -45,7 +45,8 @@ const PROGRESS_FILE_MS = 500;
  */
 export async function buildImage(home: string, name: string, options: BuildOptions): Promise<MachineImage> {
 	checkImageName(name);
-	if (name === TINY) throw new SandboxError("invalid-argument", "the image tiny is part of the package; nothing to build");
+	if (name === TINY)
+		throw new SandboxError("invalid-argument", "the image tiny is part of the package; nothing to build");
 	const recipe = await readRecipe(name);
 	const folders = imageFolders(home);
 	const manifestPath = join(folders.images, name, "manifest.json");
@@ -67,7 +68,9 @@ export async function buildImage(home: string, name: string, options: BuildOptio
 }
 
 /** How far the build under way is, in whatever process; undefined if there is none. */
-export async function readBuildProgress(home: string): Promise<(BuildProgress & { readonly name: string }) | undefined> {
+export async function readBuildProgress(
+	home: string,
+): Promise<(BuildProgress & { readonly name: string }) | undefined> {
 	const { builds } = imageFolders(home);
 	const owner = await lockOwner(join(builds, "lock"));
 	if (owner === undefined) return undefined;
@@ -139,7 +142,8 @@ async function build(home: string, recipe: Recipe, options: BuildOptions): Promi
 					expected: toConfigure + withPreinst,
 					counts: /^(Setting up|Preparing) /,
 				},
-				{ title: "compiling Python modules", script: COMPILE_PYTHON, weight: 25 },
+				{ title: "compiling Python modules", script: COMPILE_PYTHON, weight: 20 },
+				{ title: "compiling pip", script: COMPILE_PIP, weight: 20 },
 				...recipe.run.map((script) => ({ title: `running ${script.slice(0, 40)}`, script, weight: 10 })),
 				{ title: "cleaning up", script: CLEAN, weight: 5 },
 			],
@@ -170,7 +174,10 @@ async function build(home: string, recipe: Recipe, options: BuildOptions): Promi
 			buildMs: Math.round(performance.now() - started),
 			warmCommands: [...recipe.warm],
 		};
-		await writeFileAtomically(join(staging, "image", "manifest.json"), `${JSON.stringify(manifest, undefined, "\t")}\n`);
+		await writeFileAtomically(
+			join(staging, "image", "manifest.json"),
+			`${JSON.stringify(manifest, undefined, "\t")}\n`,
+		);
 		await commitImage(home, name, join(staging, "image"), store);
 		progress.update("snapshot", 1, "done");
 		await rm(consoleLogPath, { force: true });

@@ -3,8 +3,8 @@
 import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { checkMirrorUrl } from "./sources/debian/mirror.js";
 import { createProgressRenderer, formatBytes, formatDuration } from "./progress.js";
+import { checkMirrorUrl } from "./sources/debian/mirror.js";
 import { listImages, removeImage, verifyImage } from "./store.js";
 
 export interface TextOutput {
@@ -93,7 +93,13 @@ async function listCommand({ home, stdout }: ImageCommandContext): Promise<numbe
 		]);
 	}
 	const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
-	for (const row of rows) stdout.write(`${row.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join("  ").trimEnd()}\n`);
+	for (const row of rows)
+		stdout.write(
+			`${row
+				.map((cell, at) => cell.padEnd(widths[at] ?? 0))
+				.join("  ")
+				.trimEnd()}\n`,
+		);
 	return 0;
 }
 

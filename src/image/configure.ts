@@ -99,8 +99,10 @@ async function runStep(
 			}
 		},
 	});
+	log.debug(`${step.title}: exit code ${result.exitCode} after ${(result.durationMs / 1000).toFixed(1)} s`);
 	if (result.exitCode === 0 && !result.timedOut) return;
-	if (signal?.aborted === true) throw new SandboxError("cancelled", "the build was cancelled", "what is downloaded is kept");
+	if (signal?.aborted === true)
+		throw new SandboxError("cancelled", "the build was cancelled", "what is downloaded is kept");
 	const last = [...lines, rest].filter((line) => line.trim() !== "").join("\n");
 	throw new SandboxError(
 		"build-failed",

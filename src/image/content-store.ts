@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, link, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf, SandboxError } from "../errors.js";
 import { onDisk } from "./disk.js";
@@ -124,20 +124,6 @@ export class ContentStore {
 			}
 		});
 		this.#known.clear();
-	}
-
-	/** Makes a content of another store of the same disk one of this store's, without a second copy where that works. */
-	async adopt(sha256: string, from: ContentStore): Promise<void> {
-		if (await this.has(sha256)) return;
-		await onDisk(this.folder, async () => {
-			await mkdir(this.folder, { recursive: true });
-			try {
-				await link(from.path(sha256), this.path(sha256));
-				this.#known.add(sha256);
-			} catch {
-				await this.put(await from.read(sha256));
-			}
-		});
 	}
 
 	async remove(sha256: string): Promise<void> {

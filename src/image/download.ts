@@ -97,7 +97,8 @@ export class Downloader {
 					try {
 						return await attempt(url);
 					} catch (error) {
-						if (!(error instanceof SandboxError) || error.code === "cancelled" || error.code === "no-space") throw error;
+						if (!(error instanceof SandboxError) || error.code === "cancelled" || error.code === "no-space")
+							throw error;
 						if (error.code === "invalid-argument") throw error;
 						log.debug(error.message);
 						if (worst === undefined || rank(error) > rank(worst)) worst = error;
@@ -179,7 +180,7 @@ export class Downloader {
 		if (this.#options.signal?.aborted === true) controller.abort();
 		try {
 			const headers: Record<string, string> = { "accept-encoding": "identity", "user-agent": "sandbox86" };
-			if (offset > 0) headers["range"] = `bytes=${offset}-`;
+			if (offset > 0) headers.range = `bytes=${offset}-`;
 			const response = await fetch(url, { headers, signal: controller.signal });
 			const resumed = offset > 0 && response.status === 206;
 			if (response.status === 404 || response.status === 410) {
@@ -219,7 +220,9 @@ export class Downloader {
 			if (this.#options.signal?.aborted === true) throw cancelled(this.#options.signal);
 			if (stalled) throw new SandboxError("network", `${url} sent nothing for ${stallMs} ms`);
 			if (errnoOf(error) !== undefined && !(error instanceof TypeError)) throw error;
-			const failure = new SandboxError("network", `${url} cannot be fetched: ${reasonOf(error)}`, undefined, { cause: error });
+			const failure = new SandboxError("network", `${url} cannot be fetched: ${reasonOf(error)}`, undefined, {
+				cause: error,
+			});
 			throw error instanceof Error && errnoOf(error.cause) === "ENOTFOUND" ? lasting(failure) : failure;
 		} finally {
 			clearTimeout(timer);
@@ -269,16 +272,22 @@ function isLasting(error: SandboxError): boolean {
 }
 
 function cancelled(signal: AbortSignal): SandboxError {
-	return new SandboxError("cancelled", "the build was cancelled", "what is downloaded is kept; start it again to go on", {
-		cause: signal.reason,
-	});
+	return new SandboxError(
+		"cancelled",
+		"the build was cancelled",
+		"what is downloaded is kept; start it again to go on",
+		{
+			cause: signal.reason,
+		},
+	);
 }
 
 function reasonOf(error: unknown): string {
 	if (!(error instanceof Error)) return String(error);
 	// fetch hides the reason in the cause.
 	const cause = error.cause;
-	if (cause instanceof Error) return errnoOf(cause) === undefined ? cause.message : `${errnoOf(cause)} (${cause.message})`;
+	if (cause instanceof Error)
+		return errnoOf(cause) === undefined ? cause.message : `${errnoOf(cause)} (${cause.message})`;
 	return error.message;
 }
 

@@ -14,7 +14,16 @@ export interface BuildProgress {
 	readonly bytesPerSecond: number | undefined;
 }
 
-export type BuildPhase = "waiting" | "index" | "packages" | "tree" | "boot" | "configure" | "layer" | "commit" | "snapshot";
+export type BuildPhase =
+	| "waiting"
+	| "index"
+	| "packages"
+	| "tree"
+	| "boot"
+	| "configure"
+	| "layer"
+	| "commit"
+	| "snapshot";
 
 /**
  * What each phase costs, in seconds on the machine that `base` was measured on (docs/images.md). Only their proportion

@@ -15,8 +15,8 @@ import { ContentStore, hashFile } from "./content-store.js";
 import { parseFsJson } from "./fs-json.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { packageFile } from "./package-files.js";
-import { withStoreLock } from "./store-lock.js";
 import { recipeNames } from "./recipe.js";
+import { withStoreLock } from "./store-lock.js";
 
 /** The image that comes with the package. */
 export const TINY = "tiny";
@@ -128,7 +128,11 @@ export interface ListedImage {
 /** All images of the data folder and all that could be built, in the order of their names. */
 export async function listImages(home: string): Promise<ListedImage[]> {
 	const { images } = imageFolders(home);
-	const names = new Set([...(await foldersIn(images)).filter((name) => IMAGE_NAME.test(name)), TINY, ...(await recipeNames())]);
+	const names = new Set([
+		...(await foldersIn(images)).filter((name) => IMAGE_NAME.test(name)),
+		TINY,
+		...(await recipeNames()),
+	]);
 	const listed: ListedImage[] = [];
 	for (const name of [...names].sort()) {
 		const bootSnapshotBytes = await sizeOfFolder(join(images, name, "boot"));

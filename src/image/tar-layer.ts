@@ -136,7 +136,8 @@ export async function applyTarLayer(
 					throw refuse(`${path}: not a link target: ${JSON.stringify(target.slice(0, 80))}`);
 				}
 				options.onEntry?.(path);
-				if (options.exclude?.(path, "symlink") !== true) place(path, { kind: "symlink", ...attributes, mode: 0o777, target });
+				if (options.exclude?.(path, "symlink") !== true)
+					place(path, { kind: "symlink", ...attributes, mode: 0o777, target });
 				await skip();
 				break;
 			}
@@ -184,11 +185,13 @@ function checkName(name: string, refuse: (what: string) => SandboxError): string
 	const shown = JSON.stringify(name.length > 120 ? `${name.slice(0, 120)}…` : name);
 	if (name.startsWith("/")) throw refuse(`the name ${shown} is absolute`);
 	if (name.includes("\0")) throw refuse(`the name ${shown} holds a NUL`);
-	if (Buffer.byteLength(name) > limits.maxPathBytes) throw refuse(`a name longer than ${limits.maxPathBytes} bytes: ${shown}`);
+	if (Buffer.byteLength(name) > limits.maxPathBytes)
+		throw refuse(`a name longer than ${limits.maxPathBytes} bytes: ${shown}`);
 	const parts = splitPath(name);
 	for (const part of parts) {
 		if (part === "..") throw refuse(`the name ${shown} leads out of its folder`);
-		if (Buffer.byteLength(part) > limits.maxNameBytes) throw refuse(`a component longer than ${limits.maxNameBytes} bytes: ${shown}`);
+		if (Buffer.byteLength(part) > limits.maxNameBytes)
+			throw refuse(`a component longer than ${limits.maxNameBytes} bytes: ${shown}`);
 	}
 	return parts.join("/");
 }

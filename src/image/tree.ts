@@ -159,14 +159,3 @@ export function sortedChildren(folder: DirectoryNode): [string, TreeNode][] {
 export function splitPath(path: string): string[] {
 	return path.split("/").filter((part) => part !== "" && part !== ".");
 }
-
-/** Sizes of a tree: entries, and bytes of all files (each link to a content counted). */
-export function measureTree(tree: Tree): { entries: number; fileBytes: number } {
-	let entries = 0;
-	let fileBytes = 0;
-	for (const [, node] of tree.entries()) {
-		entries++;
-		if (node.kind === "file") fileBytes += node.sizeBytes;
-	}
-	return { entries, fileBytes };
-}

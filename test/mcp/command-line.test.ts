@@ -19,7 +19,11 @@ function run(args: string[], env: Record<string, string> = {}) {
 
 describe("the command line", () => {
 	it("shows its help and version", () => {
-		expect(run(["--help"])).toMatchObject({ status: 0, stderr: "", stdout: expect.stringContaining("SANDBOX86_MEMORY_MIB") });
+		expect(run(["--help"])).toMatchObject({
+			status: 0,
+			stderr: "",
+			stdout: expect.stringContaining("SANDBOX86_MEMORY_MIB"),
+		});
 		expect(run(["--version"])).toMatchObject({ status: 0, stderr: "", stdout: `${packageJson.version}\n` });
 	});
 
@@ -36,9 +40,9 @@ describe("the command line", () => {
 	});
 
 	it("says what is wrong with a data folder that can't be made", () => {
-		const { status, stdout, stderr } = run(["--home", "/proc/nothing/here"]);
+		const { status, stdout, stderr } = run(["--home", "/etc/passwd/here"]);
 		expect(stdout).toBe("");
-		expect(stderr).toMatch(/\/proc\/nothing/);
+		expect(stderr).toMatch(/ENOTDIR.*\/etc\/passwd\/here/);
 		expect(status).toBe(1);
 	});
 });

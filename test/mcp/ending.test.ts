@@ -46,7 +46,10 @@ describe.each(ways)("%s ends both processes within 2 s and leaves no temporary f
 		await server.initialize();
 		await server.call("bash", { command: "head -c 40000000 /dev/urandom >/tmp/ballast" });
 		void server.call("snapshot", { name: "half" });
-		await expect.poll(() => temporaryFiles(home).length, { timeout: 5000, interval: 1 }).toBeGreaterThan(0).catch(() => {});
+		await expect
+			.poll(() => temporaryFiles(home).length, { timeout: 5000, interval: 1 })
+			.toBeGreaterThan(0)
+			.catch(() => {});
 		await expectEnd(server, end);
 	});
 });

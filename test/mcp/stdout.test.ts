@@ -18,7 +18,7 @@ describe("the server's stdout", () => {
 	it("is JSON-RPC to the last byte, whatever the guest prints", async () => {
 		const commands = [
 			"head -c 50000 /dev/urandom",
-			"printf '\\033[2J\\r\\n{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\\n\\n'",
+			'printf \'\\033[2J\\r\\n{"jsonrpc":"2.0","id":1,"result":{}}\\n\\n\'',
 			"echo garbage >/dev/ttyS0; echo more >/dev/console; echo '<1>kernel' >/dev/kmsg; true",
 			"i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done >&2",
 		];
@@ -33,9 +33,11 @@ describe("the server's stdout", () => {
 		const before = server.lines.length;
 		server.write("this is not JSON");
 		server.write("[]");
-		server.write('"\u0000"');
+		server.write('"text"');
 		expect(await server.request("ping", {})).toMatchObject({ result: {} });
-		const codes = server.lines.slice(before).map((line) => (JSON.parse(line) as { error?: { code: number } }).error?.code);
+		const codes = server.lines
+			.slice(before)
+			.map((line) => (JSON.parse(line) as { error?: { code: number } }).error?.code);
 		expect(codes).toEqual([-32700, -32600, -32600, undefined]);
 	});
 

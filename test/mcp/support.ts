@@ -92,7 +92,9 @@ export function removeHome(home: string): void {
 
 /** Files in the data folder that only exist while something is being written. */
 export function temporaryFiles(home: string): string[] {
-	return readdirSync(home, { recursive: true, encoding: "utf8" }).filter((path) => /(^|\/)\.?(tmp|temp)|\.(tmp|part|lock)$/.test(path));
+	return readdirSync(home, { recursive: true, encoding: "utf8" }).filter((path) =>
+		/(^|\/)\.?(tmp|temp)|\.(tmp|part|lock)$/.test(path),
+	);
 }
 
 /** The server's machine processes. */

@@ -5,7 +5,10 @@ import { compareVersions, parseVersion } from "../../src/image/sources/debian/ve
 const part = fc.stringMatching(/^[0-9][0-9a-zA-Z.+~]{0,8}$/);
 const version = fc
 	.tuple(fc.option(fc.nat(9)), part, fc.option(fc.stringMatching(/^[0-9a-z.+~]{1,6}$/)))
-	.map(([epoch, upstream, revision]) => `${epoch === null ? "" : `${epoch}:`}${upstream}${revision === null ? "" : `-${revision}`}`);
+	.map(
+		([epoch, upstream, revision]) =>
+			`${epoch === null ? "" : `${epoch}:`}${upstream}${revision === null ? "" : `-${revision}`}`,
+	);
 
 describe("Debian versions are totally ordered", () => {
 	it("a version equals itself", () => {
@@ -13,7 +16,9 @@ describe("Debian versions are totally ordered", () => {
 	});
 
 	it("comparing the other way round gives the opposite", () => {
-		fc.assert(fc.property(version, version, (a, b) => Math.sign(compareVersions(a, b)) === -Math.sign(compareVersions(b, a))));
+		fc.assert(
+			fc.property(version, version, (a, b) => Math.sign(compareVersions(a, b)) === -Math.sign(compareVersions(b, a))),
+		);
 	});
 
 	it("the order is transitive", () => {

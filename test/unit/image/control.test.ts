@@ -28,7 +28,9 @@ describe("deb822", () => {
 	});
 
 	it("a line that is no field is refused with the place it came from", () => {
-		expect(() => parseStanzas("Package: a\nnonsense\n", "the index")).toThrow(/the index: not a "Field: value" line: "nonsense"/);
+		expect(() => parseStanzas("Package: a\nnonsense\n", "the index")).toThrow(
+			/the index: not a "Field: value" line: "nonsense"/,
+		);
 	});
 
 	it("a field that occurs twice is refused", () => {

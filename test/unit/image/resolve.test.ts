@@ -20,12 +20,15 @@ function indexOf(text: string): PackageIndex {
 }
 
 function resolve(text: string, ...wanted: string[]): string[] {
-	return resolvePackages(indexOf(text), wanted).map(({ name, version }) => (version === "1" ? name : `${name}=${version}`));
+	return resolvePackages(indexOf(text), wanted).map(({ name, version }) =>
+		version === "1" ? name : `${name}=${version}`,
+	);
 }
 
 describe("the resolver", () => {
 	it("follows Depends and Pre-Depends, in circles too, and leaves Recommends", () => {
-		const text = "Package: a\nDepends: b\nPre-Depends: c\nRecommends: d\n\nPackage: b\nDepends: a\n\nPackage: c\n\nPackage: d\n";
+		const text =
+			"Package: a\nDepends: b\nPre-Depends: c\nRecommends: d\n\nPackage: b\nDepends: a\n\nPackage: c\n\nPackage: d\n";
 		expect(resolve(text, "a")).toEqual(["a", "b", "c"]);
 	});
 
@@ -42,7 +45,9 @@ describe("the resolver", () => {
 	});
 
 	it("takes an alternative that is there anyway", () => {
-		expect(resolve("Package: a\nDepends: b | c, d\n\nPackage: b\n\nPackage: c\n\nPackage: d\nDepends: c\n", "a")).toEqual(["a", "c", "d"]);
+		expect(
+			resolve("Package: a\nDepends: b | c, d\n\nPackage: b\n\nPackage: c\n\nPackage: d\nDepends: c\n", "a"),
+		).toEqual(["a", "c", "d"]);
 	});
 
 	it("passes over an alternative whose version is too old", () => {
@@ -50,7 +55,8 @@ describe("the resolver", () => {
 	});
 
 	it("meets a virtual package by the provider of the highest priority", () => {
-		const text = "Package: a\nDepends: awk\n\nPackage: gawk\nProvides: awk\n\nPackage: mawk\nPriority: required\nProvides: awk\n";
+		const text =
+			"Package: a\nDepends: awk\n\nPackage: gawk\nProvides: awk\n\nPackage: mawk\nPriority: required\nProvides: awk\n";
 		expect(resolve(text, "a")).toEqual(["a", "mawk"]);
 	});
 
@@ -68,7 +74,9 @@ describe("the resolver", () => {
 	});
 
 	it("refuses two packages that conflict", () => {
-		expect(() => resolve("Package: a\nDepends: b\nBreaks: b (<< 2)\n\nPackage: b\n", "a")).toThrow(/a conflicts with b \(<< 2\)/);
+		expect(() => resolve("Package: a\nDepends: b\nBreaks: b (<< 2)\n\nPackage: b\n", "a")).toThrow(
+			/a conflicts with b \(<< 2\)/,
+		);
 	});
 
 	it("a package may conflict with what it provides itself", () => {

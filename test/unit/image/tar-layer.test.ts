@@ -76,32 +76,56 @@ describe("a tar layer", () => {
 		expect(serializeFsJson(parseFsJson(text, "test"))).toBe(text);
 		const { version, fsroot } = JSON.parse(text) as { version: number; fsroot: unknown[][] };
 		expect(version).toBe(3);
-		expect(fsroot.map(([name, size]) => [name, size])).toEqual([["a", 4096], ["empty", 0]]);
+		expect(fsroot.map(([name, size]) => [name, size])).toEqual([
+			["a", 4096],
+			["empty", 0],
+		]);
 	});
 
 	it("a whiteout removes what lower layers have, not what the layer itself brings", async () => {
-		await apply([{ name: "d/old", content: "1" }, { name: "gone", content: "1" }]);
+		await apply([
+			{ name: "d/old", content: "1" },
+			{ name: "gone", content: "1" },
+		]);
 		await apply([{ name: "d/new", content: "2" }, { name: "d/.wh.old" }, { name: ".wh.gone" }, { name: "d/.wh.new" }]);
 		expect(paths()).toEqual(["d", "d/new"]);
 	});
 
 	it("an opaque folder keeps only what the layer brings", async () => {
-		await apply([{ name: "d/a", content: "1" }, { name: "d/s/b", content: "1" }]);
+		await apply([
+			{ name: "d/a", content: "1" },
+			{ name: "d/s/b", content: "1" },
+		]);
 		await apply([{ name: "d/c", content: "2" }, { name: "d/.wh..wh..opq" }]);
 		expect(paths()).toEqual(["d", "d/c"]);
 	});
 
 	it("a file replaces a folder and a folder replaces a file", async () => {
-		await apply([{ name: "x/y", content: "1" }, { name: "z", content: "1" }]);
-		await apply([{ name: "x", content: "2" }, { name: "z/", type: "directory" }]);
+		await apply([
+			{ name: "x/y", content: "1" },
+			{ name: "z", content: "1" },
+		]);
+		await apply([
+			{ name: "x", content: "2" },
+			{ name: "z/", type: "directory" },
+		]);
 		expect(tree.get("x")?.kind).toBe("file");
 		expect(tree.get("z")?.kind).toBe("directory");
 	});
 
 	it("dpkg's way keeps a link to a folder, OCI's way replaces it", async () => {
-		const lower = [{ name: "usr/bin/", type: "directory" as const }, { name: "bin", type: "symlink" as const, linkname: "usr/bin" }];
+		const lower = [
+			{ name: "usr/bin/", type: "directory" as const },
+			{ name: "bin", type: "symlink" as const, linkname: "usr/bin" },
+		];
 		await apply(lower);
-		await apply([{ name: "bin/", type: "directory" }, { name: "bin/x", content: "1" }], { directorySymlinks: "follow" });
+		await apply(
+			[
+				{ name: "bin/", type: "directory" },
+				{ name: "bin/x", content: "1" },
+			],
+			{ directorySymlinks: "follow" },
+		);
 		expect(paths()).toEqual(["bin", "usr", "usr/bin", "usr/bin/x"]);
 		await apply([{ name: "bin/", type: "directory" }]);
 		expect(tree.get("bin")?.kind).toBe("directory");
@@ -120,7 +144,11 @@ describe("a tar layer", () => {
 			{ name: "dev/mem", type: "character-device", devmajor: 1, devminor: 1 },
 			{ name: "pipe", type: "fifo" },
 		]);
-		expect(await applyTarLayer(tree, store, inPieces(tar), OCI)).toEqual({ entries: 2, bytes: 0, skipped: ["dev/mem", "pipe"] });
+		expect(await applyTarLayer(tree, store, inPieces(tar), OCI)).toEqual({
+			entries: 2,
+			bytes: 0,
+			skipped: ["dev/mem", "pipe"],
+		});
 		expect(paths()).toEqual([]);
 	});
 });
@@ -135,9 +163,30 @@ describe("a hostile tar layer is refused and leaves no file behind", () => {
 		["a hard link to ..", [{ name: "l", type: "link", linkname: "../../etc/shadow" }], /leads out of its folder/],
 		["a hard link to an absolute name", [{ name: "l", type: "link", linkname: "/etc/shadow" }], /is absolute/],
 		["a hard link to nothing", [{ name: "l", type: "link", linkname: "nothing" }], /is no file of the archive/],
-		["a hard link to a folder", [{ name: "d/", type: "directory" }, { name: "l", type: "link", linkname: "d" }], /is no file/],
-		["a file below a file", [{ name: "f", content: "1" }, { name: "f/g", content: "1" }], /a file is where a folder is needed/],
-		["a file below a circle of links", [{ name: "l", type: "symlink", linkname: "l" }, { name: "l/f", content: "" }], /more than 40 links/],
+		[
+			"a hard link to a folder",
+			[
+				{ name: "d/", type: "directory" },
+				{ name: "l", type: "link", linkname: "d" },
+			],
+			/is no file/,
+		],
+		[
+			"a file below a file",
+			[
+				{ name: "f", content: "1" },
+				{ name: "f/g", content: "1" },
+			],
+			/a file is where a folder is needed/,
+		],
+		[
+			"a file below a circle of links",
+			[
+				{ name: "l", type: "symlink", linkname: "l" },
+				{ name: "l/f", content: "" },
+			],
+			/more than 40 links/,
+		],
 		["a whiteout of ..", [{ name: "a/.wh...", content: "" }], /a whiteout of "\.\."/],
 	];
 	for (const [what, entries, message] of cases) {
@@ -151,17 +200,29 @@ describe("a hostile tar layer is refused and leaves no file behind", () => {
 	}
 
 	it("more entries or bytes than allowed", async () => {
-		const entries = [{ name: "a", content: "12345" }, { name: "b", content: "12345" }];
+		const entries = [
+			{ name: "a", content: "12345" },
+			{ name: "b", content: "12345" },
+		];
 		await expect(apply(entries, { maxEntries: 1 })).rejects.toThrow("layer: more than 1 entries");
 		await expect(apply(entries, { maxBytes: 9 })).rejects.toThrow("layer: more than 9 bytes of files");
 	});
 
 	it("one that is cut off at any block", async () => {
-		const tar = await tarOf([{ name: "a", content: "x".repeat(2000) }, { name: "b", content: "y" }]);
+		const tar = await tarOf([
+			{ name: "a", content: "x".repeat(2000) },
+			{ name: "b", content: "y" },
+		]);
 		for (let length = 0; length < tar.length - 512; length += 512) {
-			await expect(applyTarLayer(new Tree(), store, inPieces(tar.subarray(0, length)), OCI)).rejects.toMatchObject({ code: "corrupt" });
+			await expect(applyTarLayer(new Tree(), store, inPieces(tar.subarray(0, length)), OCI)).rejects.toMatchObject({
+				code: "corrupt",
+			});
 		}
-		expect(readdirSync(folder).concat(await store.list()).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+		expect(
+			readdirSync(folder)
+				.concat(await store.list())
+				.filter((name) => name.endsWith(".tmp")),
+		).toEqual([]);
 	});
 
 	it("noise", async () => {

@@ -38,7 +38,10 @@ export async function setUpApt(options: AptSetupOptions): Promise<void> {
 		"etc/apt/sources.list.d/debian.sources",
 		`${source(urls.archive, `${codename} ${codename}-updates`)}\n${source(urls.security, `${codename}-security`)}`,
 	);
-	await put("etc/dpkg/dpkg.cfg.d/sandbox86", `# What the image leaves out of every package.\n${serializePathRules(IMAGE_PATH_RULES)}`);
+	await put(
+		"etc/dpkg/dpkg.cfg.d/sandbox86",
+		`# What the image leaves out of every package.\n${serializePathRules(IMAGE_PATH_RULES)}`,
+	);
 	// No translations, whose index alone is as long as half the packages'; indices stay compressed.
 	await put(
 		"etc/apt/apt.conf.d/90sandbox86",
@@ -71,4 +74,3 @@ export function listName(url: string): string {
 		.replace(/[\\|{}[\]<>"^~_=!@#$%&*]/g, (c) => `%${c.charCodeAt(0).toString(16).padStart(2, "0")}`)
 		.replaceAll("/", "_");
 }
-

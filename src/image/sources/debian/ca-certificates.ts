@@ -50,7 +50,11 @@ export async function settleCaCertificates(tree: Tree, store: ContentStore, mtim
 	}
 	const conf = CONF_HEADER + names.map((name) => `${name}\n`).join("");
 	tree.set("etc/ca-certificates.conf", { kind: "file", ...file, ...(await store.put(conf)) });
-	tree.set(`${TARGET}/ca-certificates.crt`, { kind: "file", ...file, ...(await store.put(Buffer.from(bundle, "latin1"))) });
+	tree.set(`${TARGET}/ca-certificates.crt`, {
+		kind: "file",
+		...file,
+		...(await store.put(Buffer.from(bundle, "latin1"))),
+	});
 	tree.makeDirectory("usr/local/share/ca-certificates", { ...root, mode: 0o755 });
 }
 

@@ -97,7 +97,8 @@ export class DebFile {
 			}
 			const name = header.name.replace(/^\.\//, "");
 			if (header.type !== "file") continue;
-			if (!/^[a-z0-9_-]+$/i.test(name)) throw new SandboxError("corrupt", `${label}: a control file ${JSON.stringify(name)}`);
+			if (!/^[a-z0-9_-]+$/i.test(name))
+				throw new SandboxError("corrupt", `${label}: a control file ${JSON.stringify(name)}`);
 			files.set(name, { content: Buffer.concat(chunks), mode: (header.mode ?? 0o644) & 0o777 });
 		}
 		const controlText = files.get("control")?.content.toString("utf8") ?? "";

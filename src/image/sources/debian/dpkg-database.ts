@@ -4,7 +4,6 @@ import { createHash } from "node:crypto";
 import { SandboxError } from "../../../errors.js";
 import type { ContentStore } from "../../content-store.js";
 import type { Attributes, Tree } from "../../tree.js";
-import type { Stanza } from "./control.js";
 import type { ControlFiles } from "./deb.js";
 
 /** "unpacked": the guest's dpkg configures it. "installed": nothing is left to do for it. */
@@ -57,7 +56,8 @@ export async function writeDpkgDatabase(
 		const attributes: Attributes = { mode, uid: 0, gid: 0, mtime };
 		tree.set(`${FOLDER}/${path}`, { kind: "file", ...attributes, ...(await store.put(content)) });
 	};
-	for (const folder of ["info", "alternatives", "parts", "triggers", "updates"]) tree.makeDirectory(`${FOLDER}/${folder}`);
+	for (const folder of ["info", "alternatives", "parts", "triggers", "updates"])
+		tree.makeDirectory(`${FOLDER}/${folder}`);
 	const stanzas: string[] = [];
 	const interests: Interest[] = [];
 	for (const found of [...packages].sort((a, b) => (a.name < b.name ? -1 : 1))) {
@@ -140,7 +140,9 @@ async function conffileLines(found: UnpackedPackage, tree: Tree, store: ContentS
 		if (!path.startsWith("/")) continue;
 		const node = tree.resolve(path);
 		if (node?.kind !== "file") continue;
-		const md5 = createHash("md5").update(await store.read(node.sha256)).digest("hex");
+		const md5 = createHash("md5")
+			.update(await store.read(node.sha256))
+			.digest("hex");
 		lines += `\n ${path} ${md5}`;
 	}
 	return lines;
@@ -169,9 +171,4 @@ function parseTriggers(found: UnpackedPackage): Interest[] {
 		interests.push({ trigger, owner: infoName(found), await: directive !== "interest-noawait" });
 	}
 	return interests;
-}
-
-/** A field's value of a control stanza, or "". */
-export function fieldOf(stanza: Stanza, name: string): string {
-	return stanza.get(name) ?? "";
 }

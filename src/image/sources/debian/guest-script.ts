@@ -55,29 +55,29 @@ function rank(name: string): number {
 	return at < 0 ? FIRST.length : at;
 }
 
-/** Compiles what Python needs at its start, for venv, and for pip; compiling it at each first use takes seconds. */
-export const COMPILE_PYTHON = `(
+/**
+ * Compile what Python needs at its start and for common work, and what pip needs, by using it: compiled files that are not
+ * in the image are compiled again in every machine, which takes seconds each time. The rest is left to Python.
+ */
+export const COMPILE_PYTHON = pythonStep(`python3 -c '
+import argparse, base64, collections, contextlib, csv, dataclasses, datetime, enum, functools, glob, hashlib, inspect, io, itertools
+import json, logging, os, pathlib, random, re, shlex, shutil, socket, ssl, string, subprocess, sys, tempfile, textwrap, threading
+import time, traceback, typing, urllib.request, venv
+'`);
+export const COMPILE_PIP = pythonStep(
+	"if [ -d /usr/lib/python3/dist-packages/pip ]; then python3 -m pip list >/dev/null; fi",
+);
+
+function pythonStep(commands: string): string {
+	return `(
 set -e
 exec </dev/null
-export PYTHONDONTWRITEBYTECODE= HOME=/root LC_ALL=C.UTF-8
+export HOME=/root LC_ALL=C.UTF-8
 cd /
 command -v python3 >/dev/null || exit 0
-python3 -c '
-import argparse, ast, asyncio, base64, bisect, collections, concurrent.futures, configparser, contextlib, csv, ctypes, dataclasses
-import datetime, decimal, difflib, email.message, email.mime.text, email.parser, fractions, ftplib, functools, getpass, glob, gzip
-import hashlib, heapq, hmac, html.parser, http.client, http.cookiejar, http.cookies, http.server, importlib.metadata
-import importlib.resources, inspect, io, ipaddress, itertools, json, logging.config, logging.handlers, lzma, mimetypes
-import multiprocessing.pool, operator, os, pathlib, pdb, pickle, platform, pprint, queue, random, re, runpy, sched, secrets
-import shelve, shlex, shutil, signal, smtplib, socket, socketserver, sqlite3, ssl, stat, statistics, string, struct, subprocess
-import sysconfig, tarfile, tempfile, textwrap, threading, timeit, tokenize, traceback, tomllib, types, typing, unittest.mock
-import urllib.request, uuid, venv, warnings, weakref, xml.dom.minidom, xml.etree.ElementTree, xmlrpc.client, zipfile, zoneinfo
-'
-if python3 -c 'import pip' 2>/dev/null; then
-	python3 -m pip --version >/dev/null
-	python3 -m pip install --help >/dev/null
-	python3 -m pip list >/dev/null
-fi
+${commands}
 )`;
+}
 
 /** Removes what tells of the build and what is made again when needed. */
 export const CLEAN = `(

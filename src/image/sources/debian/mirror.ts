@@ -57,7 +57,12 @@ export function checkMirrorUrl(text: string): string {
 	} catch {
 		url = undefined;
 	}
-	if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:") || url.search !== "" || url.hash !== "") {
+	if (
+		url === undefined ||
+		(url.protocol !== "http:" && url.protocol !== "https:") ||
+		url.search !== "" ||
+		url.hash !== ""
+	) {
 		throw new SandboxError(
 			"invalid-argument",
 			`not the URL of a Debian mirror: ${JSON.stringify(text)}`,

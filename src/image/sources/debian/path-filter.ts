@@ -31,7 +31,13 @@ export function createPathFilter(
 ): (path: string, kind: "directory" | "file" | "symlink") => boolean {
 	const compiled = rules.map(({ kind, pattern }) => ({
 		kind,
-		regex: new RegExp(`^${pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&").replace(/\*/g, ".*").replace(/\?/g, ".")}$`, "s"),
+		regex: new RegExp(
+			`^${pattern
+				.replace(/[.+^${}()|[\]\\]/g, "\\$&")
+				.replace(/\*/g, ".*")
+				.replace(/\?/g, ".")}$`,
+			"s",
+		),
 		// Folders above a re-included path are kept, as far as its pattern has no wildcard.
 		fixed: pattern.replace(/[*?[\\].*$/s, "").replace(/\/+$/, ""),
 	}));

@@ -26,7 +26,8 @@ export interface Release {
 export async function readArchiveKeys(folder = packageFile("images/debian-archive-keyring")): Promise<openpgp.Key[]> {
 	const keys: openpgp.Key[] = [];
 	for (const name of (await readdir(folder)).sort()) {
-		if (name.endsWith(".gpg")) keys.push(...(await openpgp.readKeys({ binaryKeys: await readFile(join(folder, name)) })));
+		if (name.endsWith(".gpg"))
+			keys.push(...(await openpgp.readKeys({ binaryKeys: await readFile(join(folder, name)) })));
 	}
 	if (keys.length === 0) throw new SandboxError("internal", `${folder} holds no keys`);
 	return keys;
@@ -118,7 +119,10 @@ async function verifying<T>(source: string, work: () => Promise<T>): Promise<T> 
 	}
 }
 
-async function requireOne(signatures: readonly { readonly verified: Promise<unknown> }[], source: string): Promise<void> {
+async function requireOne(
+	signatures: readonly { readonly verified: Promise<unknown> }[],
+	source: string,
+): Promise<void> {
 	const reasons: string[] = [];
 	for (const signature of signatures) {
 		try {

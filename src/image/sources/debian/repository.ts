@@ -1,5 +1,5 @@
-import type { Key } from "openpgp";
 import { createReadStream } from "node:fs";
+import type { Key } from "openpgp";
 import { SandboxError } from "../../../errors.js";
 import type { Log } from "../../../log.js";
 import { decompress } from "../../decompress.js";

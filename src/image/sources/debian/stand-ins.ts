@@ -42,10 +42,33 @@ for _f in title settitle info beginblock endblock purge register unregister subs
 done
 `;
 
+/** The same for Perl scripts (pam-auth-update), which the real one starts three times over. What is set is what is got. */
+const PERL_CONFMODULE = `package Debconf::Client::ConfModule;
+use strict;
+use Exporter 'import';
+my @commands = qw(version capb stop reset title input beginblock endblock go unset set get register unregister clear
+	previous_module start_frontend fset fget subst purge metaget visible exist settitle info progress data
+	x_loadtemplatefile x_save);
+our @EXPORT_OK = @commands;
+our %EXPORT_TAGS = (all => [@commands]);
+my %values;
+sub answer { my ($text) = @_; return wantarray ? (0, $text) : $text; }
+sub set { my ($name, $value) = @_; $values{$name} = $value; return answer($value); }
+sub get { my ($name) = @_; return answer(defined $values{$name} ? $values{$name} : ''); }
+sub input { return wantarray ? (30, 'question skipped') : 'question skipped'; }
+sub fget { return answer('false'); }
+for my $name (@commands) {
+	no strict 'refs';
+	*{$name} = sub { return answer(''); } unless defined &{$name};
+}
+1;
+`;
+
 /** The stand-ins for what the tree has. */
 export function standInsFor(tree: Tree): StandIn[] {
 	const wanted: StandIn[] = PROGRAMS.map((path) => ({ path, content: NOTHING }));
 	wanted.push({ path: "/usr/share/debconf/confmodule", content: CONFMODULE });
+	wanted.push({ path: "/usr/share/perl5/Debconf/Client/ConfModule.pm", content: PERL_CONFMODULE });
 	const lib = tree.resolve("usr/lib");
 	if (lib?.kind === "directory") {
 		for (const name of lib.children.keys()) {
@@ -62,8 +85,11 @@ export function debconfDefaults(templates: Iterable<string>): string {
 		for (const block of text.split(/\n\s*\n/)) {
 			const template = /^Template:\s*(\S+)/im.exec(block)?.[1];
 			const type = /^Type:\s*(\S+)/im.exec(block)?.[1];
-			if (template === undefined || type === "note" || type === "title" || type === "text" || type === "error") continue;
-			lines += `${template}\t${/^Default:[ \t]*(.*)$/im.exec(block)?.[1] ?? ""}\n`;
+			if (template === undefined || type === "note" || type === "title" || type === "text" || type === "error")
+				continue;
+			// Without a default it is a config script that answers; those are not run, and the script has its own default.
+			const answer = /^Default:[ \t]*(.*)$/im.exec(block)?.[1] ?? "";
+			if (answer !== "") lines += `${template}\t${answer}\n`;
 		}
 	}
 	return lines;

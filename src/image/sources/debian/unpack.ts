@@ -36,7 +36,14 @@ export async function unpackPackage(
 		exclude: isExcluded,
 		onEntry: (path) => paths.push(path),
 	});
-	return { name: found.name, version: found.version, architecture: found.architecture, control, paths, state: "unpacked" };
+	return {
+		name: found.name,
+		version: found.version,
+		architecture: found.architecture,
+		control,
+		paths,
+		state: "unpacked",
+	};
 }
 
 /** The links of a merged /usr, which Debian's installers make before they unpack anything. */

@@ -1,0 +1,122 @@
+import * as openpgp from "openpgp";
+import { beforeAll, describe, expect, it } from "vitest";
+import { SandboxError } from "../../../src/errors.js";
+import type { Downloader } from "../../../src/image/download.js";
+import { fetchRelease, readArchiveKeys } from "../../../src/image/sources/debian/release.js";
+import { silentLog } from "../../../src/log.js";
+
+const NOW = Date.now();
+let ours: openpgp.PrivateKey;
+let theirs: openpgp.PrivateKey;
+
+beforeAll(async () => {
+	const generate = async (name: string) =>
+		(await openpgp.generateKey({ userIDs: [{ name }], format: "object", date: new Date(NOW - 60_000) })).privateKey;
+	ours = await generate("archive");
+	theirs = await generate("stranger");
+});
+
+function textOf(fields: Record<string, string> = {}): string {
+	const all = { Codename: "trixie", Date: new Date(NOW - 3600_000).toUTCString(), "Acquire-By-Hash": "yes", ...fields };
+	const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}`);
+	return `${lines.join("\n")}\nSHA256:\n ${"a".repeat(64)} 12 main/binary-i386/Packages.xz\n`;
+}
+
+async function sign(text: string, key = ours): Promise<string> {
+	const message = await openpgp.createCleartextMessage({ text });
+	return await openpgp.sign({ message, signingKeys: key });
+}
+
+/** Mirrors as tables of path → text; a missing path is a 404. */
+function mirrors(...tables: Record<string, string>[]) {
+	const fetchSmall = async ([mirror]: readonly string[], path: string) => {
+		const found = tables[Number(mirror?.slice("http://".length))]?.[path];
+		return found === undefined ? undefined : Buffer.from(found);
+	};
+	return { downloader: { fetchSmall } as unknown as Downloader, mirrors: tables.map((_, at) => `http://${at}`) };
+}
+
+async function fetchFrom(...tables: Record<string, string>[]) {
+	return await fetchRelease({
+		...mirrors(...tables),
+		suite: "trixie",
+		keys: [ours.toPublic()],
+		log: silentLog,
+		nowMs: NOW,
+	});
+}
+
+const IN_RELEASE = "dists/trixie/InRelease";
+
+describe("a signed index", () => {
+	it("signed by an archive key is taken, with its files", async () => {
+		const release = await fetchFrom({ [IN_RELEASE]: await sign(textOf()) });
+		expect(release).toMatchObject({ codename: "trixie", acquireByHash: true, signature: "inline" });
+		expect(release?.files.get("main/binary-i386/Packages.xz")).toEqual({ sha256: "a".repeat(64), sizeBytes: 12 });
+	});
+
+	it("signed apart (Release and Release.gpg) is taken too", async () => {
+		const text = textOf();
+		const signature = await openpgp.sign({
+			message: await openpgp.createMessage({ binary: Buffer.from(text) }),
+			signingKeys: ours,
+			detached: true,
+		});
+		const release = await fetchFrom({ "dists/trixie/Release": text, "dists/trixie/Release.gpg": signature as string });
+		expect(release?.signature).toBe("detached");
+	});
+
+	const refused: [string, () => Promise<Record<string, string>>, RegExp][] = [
+		[
+			"by a stranger's key",
+			async () => ({ [IN_RELEASE]: await sign(textOf(), theirs) }),
+			/is not signed by Debian's archive keys/,
+		],
+		[
+			"changed after signing",
+			async () => ({ [IN_RELEASE]: (await sign(textOf())).replace("aaaa", "bbbb") }),
+			/is not signed by/,
+		],
+		["not signed at all", async () => ({ [IN_RELEASE]: textOf() }), /is not signed by/],
+		["with Release but no signature", async () => ({ "dists/trixie/Release": textOf() }), /Release is not signed/],
+		[
+			"of another suite",
+			async () => ({ [IN_RELEASE]: await sign(textOf({ Codename: "sid" })) }),
+			/the index of "sid" instead of trixie/,
+		],
+		[
+			"that has expired",
+			async () => ({ [IN_RELEASE]: await sign(textOf({ "Valid-Until": new Date(NOW - 1000).toUTCString() })) }),
+			/expired at/,
+		],
+		[
+			"from the future",
+			async () => ({ [IN_RELEASE]: await sign(textOf({ Date: new Date(NOW + 3 * 86_400_000).toUTCString() })) }),
+			/was made in the future/,
+		],
+		["without a date", async () => ({ [IN_RELEASE]: await sign(textOf({ Date: "soon" })) }), /has no date/],
+	];
+	for (const [what, table, message] of refused) {
+		it(`${what} is refused`, async () => {
+			const failure = await fetchFrom(await table()).catch((error: unknown) => error);
+			expect(failure).toBeInstanceOf(SandboxError);
+			expect(failure).toMatchObject({ code: "corrupt", message: expect.stringMatching(message) });
+		});
+	}
+
+	it("of the next mirror is taken where the first one's is not signed", async () => {
+		const good = await sign(textOf());
+		expect(await fetchFrom({ [IN_RELEASE]: textOf() }, { [IN_RELEASE]: good })).toMatchObject({ codename: "trixie" });
+	});
+
+	it("that no mirror has is undefined", async () => {
+		expect(await fetchFrom({}, {})).toBeUndefined();
+	});
+
+	it("Debian's own keys are in the package: those of bookworm and trixie", async () => {
+		const prints = (await readArchiveKeys()).map((key) => key.getFingerprint().toUpperCase());
+		expect(prints).toHaveLength(6);
+		expect(prints).toContain("04B54C3CDCA79751B16BC6B5225629DF75B188BD");
+		expect(prints).toContain("41587F7DB8C774BCCF131416762F67A0B2C39DE4");
+	});
+});
