@@ -21,9 +21,13 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 // `.` sets the command's text and the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a fork bomb's favourite
 // name). eval stands at the top level, so that `return` and `local` act as in
 // a script. \builtin and \command step over aliases and functions of the same name.
-#define LINE(prefix) \
-	". " FILE_NAME(3) "&&_=;\\" prefix " eval \"$__sandbox86\" <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) \
-	";\\" prefix " echo \"$?\">" FILE_NAME(6) "\n"
+#define EVAL(prefix) \
+	". " FILE_NAME(3) "&&_=;\\" prefix " eval \"$__sandbox86\" <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
+#define BASH_LINE EVAL("builtin") "\\builtin echo \"$?\">" FILE_NAME(6) "\n"
+// `command` keeps a syntax error from ending ash and dash, but it also catches an error in a subshell, which then runs on to the
+// end of this line: so the note says who wrote it.
+#define OTHER_LINE EVAL("command") \
+	"__sandbox86=$?;\\command read _ </proc/self/stat;\\command echo \"$__sandbox86 $_\">" FILE_NAME(6) "\n"
 
 // Signal 64 unwinds bash: with extdebug a DEBUG trap that fails skips each command, and with status 2 it leaves functions;
 // `break` leaves loops; set +e keeps all that from ending the shell. So nothing of a cancelled command runs any more but the end of the control line. A child that dies of
@@ -70,8 +74,9 @@ static struct {
 	int32_t code;
 	bool returned;             // the shell is through with it
 	bool cancelled, rewind;
-	int64_t cancelled_at, next_tick, quiet_until;
+	int64_t last_tick, next_tick, quiet_until;
 	int tick;
+	int since_cancel;          // ms, a jump of the clock or a stall of the emulator left out
 	uint64_t limit_hits, limit_hits_seen;
 	int storm;
 	int writers[2];            // keep the pipes open until the command is over
@@ -312,7 +317,7 @@ static void lose_shell(void)
 
 static void start(struct call *call)
 {
-	static const char bash_line[] = LINE("builtin"), other_line[] = LINE("command");
+	static const char bash_line[] = BASH_LINE, other_line[] = OTHER_LINE;
 	char end[64];
 	char note[16];
 	run = (typeof(run)){ .call = call->id };
@@ -436,24 +441,37 @@ void shell_ended(pid_t pid, int status)
 	}
 }
 
-// The shell's note: an exit code, perhaps after an "i" that says that it has unwound itself.
-static void read_note(void)
+// One line: "i" when bash has unwound itself, else an exit code, from ash with the writer's process id.
+static void take_note(const char *note)
 {
-	char note[64];
-	ssize_t length = read(DONE_FILE, note, sizeof note - 1);
+	if (*note == 'i') {
+		run.rewind = true;
+		return;
+	}
+	if (*note < '0' || *note > '9' || run.returned)
+		return;
+	char *end;
+	int code = strtol(note, &end, 10);
+	pid_t writer = atoi(end);
+	if (writer > 1 && writer != shell.pid) {
+		kill(writer, SIGKILL);  // before it reads a control line
+		return;
+	}
+	run.returned = true;
+	run.code = run.cancelled ? EXIT_CANCELLED : run.rewind ? 128 + SIGINT : code;
+}
+
+static void read_notes(void)
+{
+	static char notes[16384];
+	ssize_t length = read(DONE_FILE, notes, sizeof notes - 1);
 	if (length <= 0)
 		return;
-	note[length] = 0;
-	char *at = note;
-	while (*at == 'i' || *at == '\n') {
-		run.rewind |= *at == 'i';
-		at++;
-	}
-	if (*at < '0' || *at > '9' || phase != RUNNING || run.returned)
-		return;
-	run.returned = true;
-	run.code = run.cancelled ? EXIT_CANCELLED : run.rewind ? 128 + SIGINT : atoi(at);
-	if (!run.cancelled)
+	notes[length] = 0;
+	char *rest;
+	for (char *line = strtok_r(notes, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		take_note(line);
+	if (run.returned && !run.cancelled)
 		start_draining();
 }
 
@@ -514,7 +532,8 @@ static void begin_cancel(void)
 {
 	run.cancelled = true;
 	run.flags |= CANCELLED;
-	run.cancelled_at = run.next_tick = now_ms();
+	run.last_tick = run.next_tick = now_ms();
+	run.since_cancel = 0;
 	run.tick = TICK_FIRST_MS;
 	process_stage_reset();
 	run.quiet_until = 0;
@@ -557,7 +576,9 @@ static void replace_shell(void)
 
 static void cancel_tick(int64_t now)
 {
-	int64_t since = now - run.cancelled_at;
+	int64_t passed = now - run.last_tick;
+	run.last_tick = now;
+	int since = run.since_cancel += passed < 2 * run.tick ? passed : 2 * run.tick;
 	// The shell first: nothing that follows in the command may start because what it waits for has died.
 	if (!run.returned && shell.pid && !(run.flags & SHELL_REPLACED)) {
 		if (!shell.is_bash || since > GIVE_UP_AFTER_MS)
@@ -646,7 +667,7 @@ void shell_work(void)
 {
 	int64_t now = now_ms();
 	if (phase == RUNNING)
-		read_note();
+		read_notes();
 	if (phase == RUNNING)
 		pump();
 	if (phase == RUNNING && now >= next_busy_check)
