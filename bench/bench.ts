@@ -9,7 +9,9 @@ import { join } from "node:path";
 import { cpuSeconds, residentMiB, type ServerClient, startServer } from "./server-client.js";
 import { median, percentile, series, timed } from "./statistics.js";
 
-const commandLine = (await built<typeof import("../src/config.js")>("config.js")).parseCommandLine(process.argv.slice(2));
+const commandLine = (await built<typeof import("../src/config.js")>("config.js")).parseCommandLine(
+	process.argv.slice(2),
+);
 if (commandLine.kind !== "run") throw new Error("the bench takes the server's options, such as --image NAME");
 const { config } = commandLine;
 const serverArgs = process.argv.slice(2);
@@ -27,7 +29,8 @@ function report(what: string, value: string, note = ""): void {
 }
 
 const ms = (value: number) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
-const range = (values: readonly number[]) => `${values.length} runs, ${ms(Math.min(...values))} to ${ms(Math.max(...values))}`;
+const range = (values: readonly number[]) =>
+	`${values.length} runs, ${ms(Math.min(...values))} to ${ms(Math.max(...values))}`;
 
 async function benchColdBoot(): Promise<void> {
 	const { createMachine } = await built<typeof import("../src/vm/guest-machine.js")>("vm/guest-machine.js");
@@ -77,7 +80,7 @@ async function benchCalls(server: ServerClient): Promise<void> {
 	let last = "";
 	const snapshots = await series(5, () =>
 		timed(async () => {
-			last = String((await server.call("snapshot", {}))["snapshot"]);
+			last = String((await server.call("snapshot", {})).snapshot);
 		}),
 	);
 	report("snapshot", ms(median(snapshots)), range(snapshots));
@@ -90,7 +93,10 @@ async function benchCalls(server: ServerClient): Promise<void> {
 		["python3 -c 1", "python3 -c 1"],
 		["python loop, 1 M steps", "python3 -c 'n=0\nfor i in range(1000000): n+=i\n'"],
 		["sha256 of 20 MB", "head -c 20000000 /dev/zero | sha256sum"],
-		["git init, add, commit", "rm -rf /tmp/g && git init -q /tmp/g && cd /tmp/g && echo x >f && git add f && git -c user.name=a -c user.email=a@b commit -qm x"],
+		[
+			"git init, add, commit",
+			"rm -rf /tmp/g && git init -q /tmp/g && cd /tmp/g && echo x >f && git add f && git -c user.name=a -c user.email=a@b commit -qm x",
+		],
 		["find /usr", "find /usr | wc -l"],
 	];
 	for (const [what, command] of workloads) {
@@ -113,7 +119,10 @@ async function benchFiles(server: ServerClient): Promise<void> {
 async function benchResources(server: ServerClient): Promise<void> {
 	await server.call("bash", { command: "true" });
 	const pids = server.processIds();
-	report("resident memory of both processes", `${Math.round(pids.reduce((sum, pid) => sum + residentMiB(pid), 0))} MiB`);
+	report(
+		"resident memory of both processes",
+		`${Math.round(pids.reduce((sum, pid) => sum + residentMiB(pid), 0))} MiB`,
+	);
 	await new Promise((resolve) => setTimeout(resolve, 2000));
 	const used = () => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
 	const before = used();

@@ -21,6 +21,7 @@ const { openSnapshotStore } = (await import(
 const { silentLog } = (await import(new URL("log.js", dist).href)) as typeof import("../src/log.js");
 
 const MAX_SHOWN_LINES = 12;
+const CALL_TIMEOUT_MS = 300_000;
 const tty = process.stdout.isTTY === true;
 const style = (code: number) => (text: string) => (tty ? `\x1b[${code}m${text}\x1b[0m` : text);
 const [bold, dim, red, green, cyan] = [style(1), style(2), style(31), style(32), style(36)];
@@ -68,7 +69,9 @@ class Demo {
 		console.log(`\n${bold(`${this.#step}. ${why}`)}`);
 		console.log(cyan(indent(`${tool} ${describe(input)}`, "   → ")));
 		const startedAt = performance.now();
-		const result = await this.#client.callTool({ name: tool, arguments: input }, undefined, { timeout: 120_000 });
+		const result = await this.#client.callTool({ name: tool, arguments: input }, undefined, {
+			timeout: CALL_TIMEOUT_MS,
+		});
 		const ms = performance.now() - startedAt;
 		const content = result.content as { type: string; text: string }[];
 		const answer: Answer = {
@@ -163,7 +166,7 @@ async function play(demo: Demo, snapshotName: string): Promise<void> {
 	await demo.call(
 		"Then everything goes wrong",
 		"bash",
-		{ command: "mood=panic; rm -rf /usr /root/demo; pkill -9 sleep; ls /" },
+		{ command: 'mood=panic; rm -rf /usr /root/demo; echo "rm: $?"', timeout_ms: 280_000 },
 		() => true,
 	);
 	await demo.call(

@@ -20,7 +20,7 @@ export async function startServer(args: readonly string[], env: Record<string, s
 	const transport = new StdioClientTransport({
 		command: process.execPath,
 		args: [CLI_PATH, ...args],
-		env: { PATH: process.env["PATH"] ?? "", ...env },
+		env: { PATH: process.env.PATH ?? "", ...env },
 		stderr: "ignore",
 	});
 	const client = new Client({ name: "sandbox86-bench", version: "1" });

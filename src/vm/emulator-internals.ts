@@ -32,7 +32,9 @@ interface FileStorage {
 	uncache(name: string): void;
 }
 interface Internals {
-	v86?: { cpu?: { devices?: { virtio_console?: VirtioConsole }; set_jit_config?: (index: number, value: number) => void } };
+	v86?: {
+		cpu?: { devices?: { virtio_console?: VirtioConsole }; set_jit_config?: (index: number, value: number) => void };
+	};
 	fs9p?: { storage?: FileStorage };
 	bus?: { send(event: string, value: unknown): void };
 	add_listener?: (event: string, listener: (value: never) => void) => void;

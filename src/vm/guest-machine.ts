@@ -7,8 +7,6 @@ import { MAX_COMMAND_BYTES, MAX_PATH_BYTES, RunFlag } from "./channel/messages.j
 import { emulatorVersion } from "./emulator-version.js";
 import { type LifecycleEvent, nextState } from "./lifecycle.js";
 import { LiveMachine } from "./live-machine.js";
-import { OutputCapture } from "./output-capture.js";
-import { ShellQueue } from "./shell-queue.js";
 import type {
 	FileContent,
 	Machine,
@@ -21,6 +19,8 @@ import type {
 	WriteFileOptions,
 	WrittenFile,
 } from "./machine.js";
+import { OutputCapture } from "./output-capture.js";
+import { ShellQueue } from "./shell-queue.js";
 
 /** A machine that nothing uses is paused after this long. */
 const IDLE_MS = 250;
@@ -69,7 +69,10 @@ class GuestMachine implements Machine {
 	async run(command: string, options: RunOptions): Promise<RunResult> {
 		const text = new TextEncoder().encode(command);
 		if (text.length > MAX_COMMAND_BYTES) {
-			throw invalid(`the command has ${text.length} bytes, at most ${MAX_COMMAND_BYTES} are taken`, "write it to a file with write_file and run that");
+			throw invalid(
+				`the command has ${text.length} bytes, at most ${MAX_COMMAND_BYTES} are taken`,
+				"write it to a file with write_file and run that",
+			);
 		}
 		if (command.includes("\0")) throw invalid("the command holds a NUL character", "remove it");
 		const leave = await this.#shell.enter(options.signal);
@@ -163,7 +166,10 @@ class GuestMachine implements Machine {
 			if (stoppedBy !== undefined) return;
 			stoppedBy = by;
 			call.cancel();
-			graceTimer = setTimeout(() => live.fail(`the guest did not stop a command within ${CANCEL_GRACE_MS} ms`), CANCEL_GRACE_MS);
+			graceTimer = setTimeout(
+				() => live.fail(`the guest did not stop a command within ${CANCEL_GRACE_MS} ms`),
+				CANCEL_GRACE_MS,
+			);
 		};
 		const timer = setTimeout(() => stopCommand("timeout"), options.timeoutMs);
 		const onAbort = () => stopCommand("caller");
@@ -401,7 +407,9 @@ function shellNotices(flags: number): string[] {
 	const notices: string[] = [];
 	if (flags & RunFlag.newShell) notices.push("This command ran in a new shell, because the one before had ended.");
 	if (flags & RunFlag.shellEnded) {
-		notices.push("The shell ended with this command; the next one gets a new shell, without this one's variables and functions.");
+		notices.push(
+			"The shell ended with this command; the next one gets a new shell, without this one's variables and functions.",
+		);
 	}
 	if (flags & RunFlag.shellReplaced) {
 		notices.push("The shell did not stop and was replaced; its variables and functions are gone, its folder is kept.");
@@ -416,7 +424,8 @@ function checkPath(path: string): void {
 	const bytes = Buffer.byteLength(path);
 	if (path === "") throw invalid("the path is empty", "give an absolute path, or one relative to the shell's folder");
 	if (path.includes("\0")) throw invalid("the path holds a NUL character", "remove it");
-	if (bytes > MAX_PATH_BYTES) throw invalid(`the path has ${bytes} bytes, at most ${MAX_PATH_BYTES} are taken`, "shorten it");
+	if (bytes > MAX_PATH_BYTES)
+		throw invalid(`the path has ${bytes} bytes, at most ${MAX_PATH_BYTES} are taken`, "shorten it");
 }
 
 function invalid(message: string, hint: string): SandboxError {

@@ -3,8 +3,14 @@
 import { randomBytes } from "node:crypto";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { type CallHandlers, type Clock, type GuestCall, GuestCallError, GuestChannel } from "./channel/guest-channel.js";
 import { type Parsed, PROTOCOL_VERSION } from "./channel/frame.js";
+import {
+	type CallHandlers,
+	type Clock,
+	type GuestCall,
+	GuestCallError,
+	GuestChannel,
+} from "./channel/guest-channel.js";
 import {
 	type Hello,
 	Op,

@@ -8,7 +8,13 @@ import { fileURLToPath } from "node:url";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
 import type { MachineImage } from "./machine-image.js";
-import { type FromMachine, STATE_CHUNK_BYTES, STATE_WINDOW_CHUNKS, type StartMessage, type ToMachine } from "./process-messages.js";
+import {
+	type FromMachine,
+	STATE_CHUNK_BYTES,
+	STATE_WINDOW_CHUNKS,
+	type StartMessage,
+	type ToMachine,
+} from "./process-messages.js";
 
 const ENTRY_PATH = fileURLToPath(new URL("./machine-process.js", import.meta.url));
 const PACKAGE_PATH = fileURLToPath(new URL("../../", import.meta.url));
@@ -63,7 +69,12 @@ export class MachineProcess {
 				resolve();
 			});
 			this.#child.once("exit", (code, signal) => {
-				this.#die(new SandboxError("machine-failed", `the machine process ended (${signal ?? `exit code ${code}`})${this.#lastWords()}`));
+				this.#die(
+					new SandboxError(
+						"machine-failed",
+						`the machine process ended (${signal ?? `exit code ${code}`})${this.#lastWords()}`,
+					),
+				);
 				resolve();
 			});
 		});

@@ -17,7 +17,10 @@ export interface StartMessage {
 	readonly memoryMiB: number;
 	readonly commandLine: string;
 	/** Boot the kernel, restore a file, or wait for a "restore" message. */
-	readonly from: { readonly kind: "kernel" } | { readonly kind: "file"; readonly file: StateFile } | { readonly kind: "empty" };
+	readonly from:
+		| { readonly kind: "kernel" }
+		| { readonly kind: "file"; readonly file: StateFile }
+		| { readonly kind: "empty" };
 }
 
 /** Chunks of a state in transit, either way. At most STATE_WINDOW_CHUNKS are unacknowledged. */

@@ -15,8 +15,9 @@ const CLI_PATH = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
 const HOME_PATH = fileURLToPath(new URL("../../.data", import.meta.url));
 
 export default function setup(project: TestProject): void {
-	const home = process.env["SANDBOX86_HOME"] ?? HOME_PATH;
-	const image = (...args: string[]) => execFileSync(process.execPath, [CLI_PATH, "image", ...args, "--home", home], { stdio: "inherit" });
+	const home = process.env.SANDBOX86_HOME ?? HOME_PATH;
+	const image = (...args: string[]) =>
+		execFileSync(process.execPath, [CLI_PATH, "image", ...args, "--home", home], { stdio: "inherit" });
 	const listed = execFileSync(process.execPath, [CLI_PATH, "image", "list", "--home", home], { encoding: "utf8" });
 	if (!/^base\b/m.test(listed)) image("build", "base");
 	project.provide("home", home);

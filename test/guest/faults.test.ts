@@ -67,13 +67,13 @@ describe("a machine that dies", () => {
 		await guest.run("touch /tmp/lost");
 		await expect(guest.run("echo c > /proc/sysrq-trigger")).rejects.toMatchObject({
 			code: "machine-failed",
-			message: expect.stringMatching(/Kernel panic[^]*console's last lines/),
+			message: expect.stringMatching(/Kernel panic[\s\S]*console's last lines/),
 			hint: expect.stringContaining("console.log"),
 		});
 		expect(readFileSync(join(guest.home, "console.log"), "utf8")).toContain("panic");
 		expect(await guest.run("ls /tmp/lost 2>/dev/null | wc -l")).toMatchObject({
 			stdout: "0\n",
-			notices: [expect.stringMatching(/earlier machine failed[^]*fresh/)],
+			notices: [expect.stringMatching(/earlier machine failed[\s\S]*fresh/)],
 		});
 		expect(await guest.run("true")).toMatchObject({ notices: [] });
 	});
@@ -83,7 +83,10 @@ describe("a machine that dies", () => {
 		const [pid] = machineProcessIds();
 		expect(pid).toBeGreaterThan(0);
 		process.kill(pid as number, "SIGKILL");
-		await expect(running).rejects.toMatchObject({ code: "machine-failed", message: expect.stringContaining("SIGKILL") });
+		await expect(running).rejects.toMatchObject({
+			code: "machine-failed",
+			message: expect.stringContaining("SIGKILL"),
+		});
 		expect(await guest.run("echo alive")).toMatchObject({ stdout: "alive\n" });
 	});
 
@@ -98,7 +101,13 @@ describe("the machine process", () => {
 		const [pid] = machineProcessIds();
 		const flags = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
 		expect(flags).toContainEqual(expect.stringMatching(/^--(experimental-)?permission$/));
-		expect(flags.filter((flag) => /allow-fs-write|allow-child-process|allow-addons|allow-worker/.test(flag))).toEqual([]);
-		expect(readFileSync(`/proc/${pid}/environ`, "utf8").split("\0").filter((entry) => !/^(NODE_CHANNEL|$)/.test(entry))).toEqual([]);
+		expect(flags.filter((flag) => /allow-fs-write|allow-child-process|allow-addons|allow-worker/.test(flag))).toEqual(
+			[],
+		);
+		expect(
+			readFileSync(`/proc/${pid}/environ`, "utf8")
+				.split("\0")
+				.filter((entry) => !/^(NODE_CHANNEL|$)/.test(entry)),
+		).toEqual([]);
 	});
 });

@@ -39,7 +39,9 @@ describe("files through the channel", () => {
 	});
 
 	it("makes parent folders, keeps a replaced file's mode, sets a given one, and follows links", async () => {
-		const written = await guest.machine.writeFile("/srv/new/deep/run.sh", Buffer.from("#!/bin/sh\necho hi\n"), { mode: 0o755 });
+		const written = await guest.machine.writeFile("/srv/new/deep/run.sh", Buffer.from("#!/bin/sh\necho hi\n"), {
+			mode: 0o755,
+		});
 		expect(written).toMatchObject({ path: "/srv/new/deep/run.sh", sizeBytes: 18 });
 		expect((await guest.run("/srv/new/deep/run.sh")).stdout).toBe("hi\n");
 		await guest.machine.writeFile("/srv/new/deep/run.sh", Buffer.from("#!/bin/sh\necho ho\n"));
@@ -52,7 +54,9 @@ describe("files through the channel", () => {
 
 	it("appends", async () => {
 		await guest.machine.writeFile("/tmp/log", Buffer.from("one\n"), { append: true });
-		expect(await guest.machine.writeFile("/tmp/log", Buffer.from("two\n"), { append: true })).toMatchObject({ sizeBytes: 8 });
+		expect(await guest.machine.writeFile("/tmp/log", Buffer.from("two\n"), { append: true })).toMatchObject({
+			sizeBytes: 8,
+		});
 		expect((await guest.run("cat /tmp/log")).stdout).toBe("one\ntwo\n");
 	});
 

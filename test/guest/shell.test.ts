@@ -23,7 +23,7 @@ describe("the persistent shell", () => {
 	});
 
 	it("gives commands an empty standard input", async () => {
-		expect(await guest.run("cat; read x; echo \"[$x] $?\"")).toMatchObject({ stdout: "[] 1\n", exitCode: 0 });
+		expect(await guest.run('cat; read x; echo "[$x] $?"')).toMatchObject({ stdout: "[] 1\n", exitCode: 0 });
 	});
 
 	it("carries quotes, heredocs, unicode and backslashes as they are", async () => {
@@ -37,7 +37,7 @@ describe("the persistent shell", () => {
 			"EOF",
 		].join("\n");
 		expect(await guest.run(script)).toMatchObject(
-			succeeded("it's\na \"b\" c\n$HOME\n\\\\\ntick\nraw $HOME `x` \\ 'q' \"d\" äöü 🦊\n3 sub\n"),
+			succeeded('it\'s\na "b" c\n$HOME\n\\\\\ntick\nraw $HOME `x` \\ \'q\' "d" äöü 🦊\n3 sub\n'),
 		);
 	});
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { MachineSaved } from "../../src/vm/machine.js";
-import { createMachine } from "../../src/vm/guest-machine.js";
 import { silentLog } from "../../src/log.js";
+import { createMachine } from "../../src/vm/guest-machine.js";
+import type { MachineSaved } from "../../src/vm/machine.js";
 import { type Guest, startGuest, succeeded } from "./support.js";
 
 let guest: Guest;
@@ -43,9 +43,9 @@ describe("a saved machine", () => {
 		expect(await guest.run('cat /srv/f; echo "$v"; kill -0 $beat && echo running')).toMatchObject(
 			succeeded("kept\n1\nrunning\n"),
 		);
-		expect((await guest.run("a=$(cat /tmp/beat); sleep 0.5; b=$(cat /tmp/beat); [ $a != $b ] && echo moving")).stdout).toBe(
-			"moving\n",
-		);
+		expect(
+			(await guest.run("a=$(cat /tmp/beat); sleep 0.5; b=$(cat /tmp/beat); [ $a != $b ] && echo moving")).stdout,
+		).toBe("moving\n");
 		await guest.run("kill $beat");
 	});
 

@@ -21,7 +21,10 @@ describe("channel codec", () => {
 			}),
 		);
 		const largest = new Uint8Array(MAX_PAYLOAD_BYTES).fill(7);
-		expect(parseFrame(serializeFrame(1, 2, largest))).toEqual({ ok: true, value: { type: 1, call: 2, payload: largest } });
+		expect(parseFrame(serializeFrame(1, 2, largest))).toEqual({
+			ok: true,
+			value: { type: 1, call: 2, payload: largest },
+		});
 	});
 
 	it("never throws on random bytes", () => {

@@ -15,7 +15,15 @@ const CALL_OFFSET = 4;
 const LENGTH_OFFSET = 8;
 
 /** Frames from the host to the guest. */
-export const HostFrame = { reset: 0x01, open: 0x02, data: 0x03, end: 0x04, cancel: 0x05, credit: 0x06, wake: 0x07 } as const;
+export const HostFrame = {
+	reset: 0x01,
+	open: 0x02,
+	data: 0x03,
+	end: 0x04,
+	cancel: 0x05,
+	credit: 0x06,
+	wake: 0x07,
+} as const;
 /** Frames from the guest to the host. */
 export const GuestFrame = {
 	hello: 0x81,

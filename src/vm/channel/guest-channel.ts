@@ -3,8 +3,25 @@
  * Pure: bytes come in through `receive`, go out through `sendInput`; no timers, no I/O.
  */
 
-import { type Frame, GuestFrame, HostFrame, MAX_PAYLOAD_BYTES, type Parsed, parseFrame, serializeFrame } from "./frame.js";
-import { type Failure, type Hello, parseCount, parseFailure, parseHello, serializeCredit, serializeReset, serializeWake } from "./messages.js";
+import {
+	type Frame,
+	GuestFrame,
+	HostFrame,
+	MAX_PAYLOAD_BYTES,
+	type Parsed,
+	parseFrame,
+	serializeFrame,
+} from "./frame.js";
+import {
+	type Failure,
+	type Hello,
+	parseCount,
+	parseFailure,
+	parseHello,
+	serializeCredit,
+	serializeReset,
+	serializeWake,
+} from "./messages.js";
 
 /** A piece fills one receive buffer of the guest (a page). */
 export const PIECE_BYTES = 4096;

@@ -19,7 +19,7 @@ describe("the console log", () => {
 		expect(log.write(Buffer.from(" syncing: sysrq triggered crash\r\n"))).toBe(
 			"Kernel panic - not syncing: sysrq triggered crash",
 		);
-		log.close();
+		void log.close();
 	});
 
 	it("gives the last lines without terminal escapes", () => {
@@ -27,7 +27,7 @@ describe("the console log", () => {
 		log.write(Buffer.from(`${"line\r\n".repeat(20)}\u001b[31mred\u0007\r\n\r\n`));
 		expect(log.lastLines()).toHaveLength(8);
 		expect(log.lastLines().at(-1)).toBe("[31mred");
-		log.close();
+		void log.close();
 	});
 
 	it("stops the file at 4 MiB and says so", async () => {
