@@ -19,28 +19,36 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 #define FILE_NAME(number) "/proc/1/fd/" #number
 
 // `.` sets the command's text and the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a fork bomb's favourite
-// name). eval stands at the top level, so that `return` and `local` act as in
-// a script. \builtin and \command step over aliases and functions of the same name.
-#define EVAL(prefix) \
-	". " FILE_NAME(3) "&&_=;\\" prefix " eval \"$__sandbox86\" <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
-#define BASH_LINE EVAL("builtin") "\\builtin echo \"$?\">" FILE_NAME(6) "\n"
+// name). In bash eval stands at the top level, so that `return` and `local` act as in a script. \builtin and \command step over aliases and functions of the same name.
+#define TAKE_COMMAND ". " FILE_NAME(3) "&&_=;"
+#define REDIRECTIONS " <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
+#define BASH_LINE TAKE_COMMAND "\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo \"$?\">" FILE_NAME(6) "\n"
 // `command` keeps a syntax error from ending ash and dash, but it also catches an error in a subshell, which then runs on to the
-// end of this line: so the note says who wrote it.
-#define OTHER_LINE EVAL("command") \
-	"__sandbox86=$?;\\command read _ </proc/self/stat;\\command echo \"$__sandbox86 $_\">" FILE_NAME(6) "\n"
+// end of this line: it must end there, as it would have done at the error. The function is what `return` leaves when signal 64
+// cancels a command; at the top level it would end the shell.
+#define OTHER_LINE TAKE_COMMAND "__sandbox86_eval" REDIRECTIONS \
+	"__sandbox86=$?;\\command [ /proc/self -ef /proc/$$ ]||\\exit \"$__sandbox86\";" \
+	"\\command echo \"$__sandbox86\">" FILE_NAME(6) "\n"
+#define OTHER_START "__sandbox86_eval(){ \\command eval \"$__sandbox86\";}\n" \
+	"trap '{ break 9999; } 2>/dev/null;return 124' 64\n"
 
 // Signal 64 unwinds bash: with extdebug a DEBUG trap that fails skips each command, and with status 2 it leaves functions;
-// `break` leaves loops; set +e keeps all that from ending the shell. So nothing of a cancelled command runs any more but the end of the control line. A child that dies of
-// SIGINT makes bash send SIGINT to itself: the same trap keeps that from ending the shell, and tells the agent.
+// `break` leaves loops; set +e keeps all that from ending the shell. So nothing of a cancelled command runs any more but the end
+// of the control line. A child that dies of SIGINT makes bash send SIGINT to itself: the same trap keeps that from ending the
+// shell. Setting the DEBUG trap while it runs would make bash recurse for ever, so a second signal does nothing, and the note
+// "i" tells the agent not to send one.
 #define UNWIND \
-	"\\builtin set +e;\\builtin shopt -s extdebug;\\builtin trap '\\''case $BASH_COMMAND in \"\\builtin echo \"*|\"\\builtin trap - DEBUG\"|" \
+	"case $BASHOPTS in *extdebug*);;*) \\builtin shopt -s extdebug;\\builtin echo i>" FILE_NAME(6) ";\\builtin set +e;" \
+	"\\builtin trap '\\''case $BASH_COMMAND in \"\\builtin echo \"*|\"\\builtin trap - DEBUG\"|" \
 	"\"\\builtin shopt -u extdebug\");;*) { break 9999;test 1 -eq x;} 2>/dev/null;esac'\\'' DEBUG;" \
-	"{ break 9999;return 124;} 2>/dev/null"
-#define BASH_START "trap '" UNWIND "' 64\ntrap '\\builtin echo i>" FILE_NAME(6) ";" UNWIND "' INT\n"
+	"{ break 9999;return 124;} 2>/dev/null;;esac"
+#define BASH_START "trap '" UNWIND "' 64\ntrap '" UNWIND "' INT\n"
 #define BASH_REWIND "\\builtin trap - DEBUG;\\builtin shopt -u extdebug\n"
 
 enum {
 	UNWIND_SIGNAL = 64,
+	UNWIND_AGAIN_MS = 300,
+	UNWIND_NEXT_MS = 100,    // ash and dash leave one function for each signal; one too many would end them
 	PIPE_SIZE = 256 << 10,
 	QUIET_MS = 4,            // after a small read: let output gather before the next
 	BUSY_CHECK_MS = 1000,
@@ -76,6 +84,7 @@ static struct {
 	bool cancelled, rewind;
 	int64_t last_tick, next_tick, quiet_until;
 	int tick;
+	int next_unwind;
 	int since_cancel;          // ms, a jump of the clock or a stall of the emulator left out
 	uint64_t limit_hits, limit_hits_seen;
 	int storm;
@@ -151,6 +160,11 @@ static void become_shell(int control)
 	_exit(127);
 }
 
+static bool write_control(const char *line, size_t length)
+{
+	return shell.pid && write(shell.control, line, length) == (ssize_t)length;
+}
+
 static void spawn(void)
 {
 	int ends[2];
@@ -171,7 +185,10 @@ static void spawn(void)
 	fcntl(ends[1], F_SETFL, O_NONBLOCK);
 	shell.control = ends[1];
 	shell.pid = pid;
-	if (shell.is_bash && write(shell.control, BASH_START, sizeof BASH_START - 1) < 0) {}
+	if (shell.is_bash)
+		write_control(BASH_START, sizeof BASH_START - 1);
+	else
+		write_control(OTHER_START, sizeof OTHER_START - 1);
 }
 
 static void place(int fd, int number)
@@ -299,11 +316,6 @@ static void close_pipe(int number, int writer)
 			leftover_add(kept);
 	}
 	dup3(NULL_FILE, number, O_CLOEXEC);  // lets go of the pipe and keeps the number
-}
-
-static bool write_control(const char *line, size_t length)
-{
-	return shell.pid && write(shell.control, line, length) == (ssize_t)length;
 }
 
 static void lose_shell(void)
@@ -441,7 +453,7 @@ void shell_ended(pid_t pid, int status)
 	}
 }
 
-// One line: "i" when bash has unwound itself, else an exit code, from ash with the writer's process id.
+// One line: "i" when bash has unwound itself, else an exit code.
 static void take_note(const char *note)
 {
 	if (*note == 'i') {
@@ -450,20 +462,13 @@ static void take_note(const char *note)
 	}
 	if (*note < '0' || *note > '9' || run.returned)
 		return;
-	char *end;
-	int code = strtol(note, &end, 10);
-	pid_t writer = atoi(end);
-	if (writer > 1 && writer != shell.pid) {
-		kill(writer, SIGKILL);  // before it reads a control line
-		return;
-	}
 	run.returned = true;
-	run.code = run.cancelled ? EXIT_CANCELLED : run.rewind ? 128 + SIGINT : code;
+	run.code = run.cancelled ? EXIT_CANCELLED : run.rewind ? 128 + SIGINT : atoi(note);
 }
 
 static void read_notes(void)
 {
-	static char notes[16384];
+	char notes[256];
 	ssize_t length = read(DONE_FILE, notes, sizeof notes - 1);
 	if (length <= 0)
 		return;
@@ -581,11 +586,13 @@ static void cancel_tick(int64_t now)
 	int since = run.since_cancel += passed < 2 * run.tick ? passed : 2 * run.tick;
 	// The shell first: nothing that follows in the command may start because what it waits for has died.
 	if (!run.returned && shell.pid && !(run.flags & SHELL_REPLACED)) {
-		if (!shell.is_bash || since > GIVE_UP_AFTER_MS)
+		if (since > GIVE_UP_AFTER_MS)
 			replace_shell();
 		else {
-			run.rewind = true;
-			kill(shell.pid, UNWIND_SIGNAL);
+			if (!run.rewind && run.since_cancel >= run.next_unwind) {
+				kill(shell.pid, UNWIND_SIGNAL);
+				run.next_unwind = run.since_cancel + (shell.is_bash ? UNWIND_AGAIN_MS : UNWIND_NEXT_MS);
+			}
 			kill(shell.pid, SIGCONT);
 		}
 	}
@@ -594,7 +601,8 @@ static void cancel_tick(int64_t now)
 		run.flags |= LIMIT_HIT;
 	}
 	int stage = since < TERM_AFTER_MS ? 1 : since < KILL_AFTER_MS ? 2 : 3;
-	static const int signals[] = { 0, SIGINT, SIGTERM, SIGKILL };
+	// A child that dies of SIGINT takes ash and dash with it.
+	const int signals[] = { 0, shell.is_bash ? SIGINT : SIGTERM, SIGTERM, SIGKILL };
 	int alive = process_signal_session(run.session, shell.pid, signals[stage], stage);
 	if (stage == 3 && !run.returned)
 		process_kill_children(shell.pid);

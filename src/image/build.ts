@@ -17,7 +17,14 @@ import { acquireLock, lockOwner } from "./process-lock.js";
 import { type BuildProgress, ProgressTracker, readProgressFile } from "./progress.js";
 import { type Recipe, readRecipe } from "./recipe.js";
 import { makeDebianTree } from "./sources/debian/debian.js";
-import { CLEAN, COMPILE_PIP, COMPILE_PYTHON, configureScript, guestFiles } from "./sources/debian/guest-script.js";
+import {
+	CLEAN,
+	COMPILE_PIP,
+	COMPILE_PYTHON,
+	configureScript,
+	guestFiles,
+	INDEX_APT,
+} from "./sources/debian/guest-script.js";
 import { standInsFor } from "./sources/debian/stand-ins.js";
 import { checkImageName, commitImage, imageDigest, imageFolders, loadImage, machineFiles, TINY } from "./store.js";
 import { type Attributes, directory, type Tree } from "./tree.js";
@@ -144,6 +151,7 @@ async function build(home: string, recipe: Recipe, options: BuildOptions): Promi
 				},
 				{ title: "compiling Python modules", script: COMPILE_PYTHON, weight: 20 },
 				{ title: "compiling pip", script: COMPILE_PIP, weight: 20 },
+				{ title: "indexing packages for apt", script: INDEX_APT, weight: 60 },
 				...recipe.run.map((script) => ({ title: `running ${script.slice(0, 40)}`, script, weight: 10 })),
 				{ title: "cleaning up", script: CLEAN, weight: 5 },
 			],

@@ -34,7 +34,7 @@ const EXPECTED_SECONDS: Record<Exclude<BuildPhase, "waiting">, number> = {
 	packages: 25,
 	tree: 2,
 	boot: 6,
-	configure: 100,
+	configure: 240,
 	layer: 4,
 	commit: 2,
 	snapshot: 15,

@@ -79,11 +79,24 @@ ${commands}
 )`;
 }
 
+/**
+ * Prepares apt's own cache of the indices: two minutes of parsing that every machine would otherwise spend at its first
+ * use of apt. The other half (pkgcache.bin, as long again) follows the installed packages and is made from it in seconds.
+ */
+export const INDEX_APT = `(
+set -e
+exec </dev/null
+cd /
+command -v apt-cache >/dev/null || exit 0
+apt-cache gencaches
+rm -f /var/cache/apt/pkgcache.bin
+)`;
+
 /** Removes what tells of the build and what is made again when needed. */
 export const CLEAN = `(
 set -e
 cd /
-rm -rf ${WORK} /tmp/* /var/tmp/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /root/.cache
+rm -rf ${WORK} /tmp/* /var/tmp/* /var/cache/apt/archives/*.deb /root/.cache
 rm -f /var/log/dpkg.log /var/log/alternatives.log /var/log/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache
 rm -f /var/lib/dpkg/*-old /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /root/.bash_history /root/.python_history
 )`;
