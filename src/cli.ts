@@ -3,6 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import { type Config, helpText, parseCommandLine } from "./config.js";
+import { makeDataFolder } from "./data-folder.js";
 import { describeError, SandboxError } from "./errors.js";
 import { createLog, type Log } from "./log.js";
 import { serve } from "./serve.js";
@@ -20,6 +21,7 @@ async function main(argv: readonly string[]): Promise<void> {
 			break;
 	}
 	const { command, config, args } = commandLine;
+	await makeDataFolder(config.home);
 	const log = createLog(config.logLevel);
 	switch (command) {
 		case "serve":

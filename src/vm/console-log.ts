@@ -7,7 +7,8 @@ const FILE_MAX_BYTES = 4 * 1024 * 1024;
 const RECENT_MAX_CHARS = 16 * 1024;
 const LAST_LINES = 8;
 /** What a Linux kernel prints when it will not go on (kernel/panic.c, kernel/reboot.c). */
-const FATAL = /Kernel panic - not syncing[^\r\n]*|reboot: (?:System halted|Power down|Power off not available|Restarting system)[^\r\n]*/;
+const FATAL =
+	/Kernel panic - not syncing[^\r\n]*|reboot: (?:System halted|Power down|Power off not available|Restarting system)[^\r\n]*/;
 
 export class ConsoleLog {
 	readonly path: string;
