@@ -6,7 +6,6 @@ import { type Config, helpText, parseCommandLine } from "./config.js";
 import { makeDataFolder } from "./data-folder.js";
 import { describeError, SandboxError } from "./errors.js";
 import { createLog, type Log } from "./log.js";
-import { serve } from "./serve.js";
 
 async function main(argv: readonly string[]): Promise<void> {
 	const commandLine = parseCommandLine(argv);
@@ -24,8 +23,11 @@ async function main(argv: readonly string[]): Promise<void> {
 	await makeDataFolder(config.home);
 	const log = createLog(config.logLevel);
 	switch (command) {
-		case "serve":
+		case "serve": {
+			// The SDK takes 0.2 s to load: only a server needs it.
+			const { serve } = await import("./serve.js");
 			return serve(config, packageVersion(), log);
+		}
 		case "image":
 			process.exitCode = await manageImages(config, log, args);
 			return;

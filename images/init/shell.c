@@ -19,18 +19,17 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 #define FILE_NAME(number) "/proc/1/fd/" #number
 
 // `.` sets the command's text and the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a fork bomb's favourite
-// name). In bash eval stands at the top level, so that `return` and `local` act as in a script. \builtin and \command step over aliases and functions of the same name.
+// name). eval stands at the top level, so that `return` and `local` act as in a script. \builtin and \command step over aliases and functions of the same name.
 #define TAKE_COMMAND ". " FILE_NAME(3) "&&_=;"
 #define REDIRECTIONS " <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
 #define BASH_LINE TAKE_COMMAND "\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo \"$?\">" FILE_NAME(6) "\n"
-// `command` keeps a syntax error from ending ash and dash, but it also catches an error in a subshell, which then runs on to the
-// end of this line: it must end there, as it would have done at the error. The function is what `return` leaves when signal 64
-// cancels a command; at the top level it would end the shell.
-#define OTHER_LINE TAKE_COMMAND "__sandbox86_eval" REDIRECTIONS \
+// `command` keeps an error, such as one of syntax, from ending ash and dash. That is also how signal 64 cancels: its trap fails, and
+// the error leaves all that runs below `command`. But an error in a subshell is caught too, which then runs on to the end of
+// this line: it must end there, as it would have done at the error.
+#define OTHER_LINE TAKE_COMMAND "\\command eval \"$__sandbox86\"" REDIRECTIONS \
 	"__sandbox86=$?;\\command [ /proc/self -ef /proc/$$ ]||\\exit \"$__sandbox86\";" \
 	"\\command echo \"$__sandbox86\">" FILE_NAME(6) "\n"
-#define OTHER_START "__sandbox86_eval(){ \\command eval \"$__sandbox86\";}\n" \
-	"trap '{ break 9999; } 2>/dev/null;return 124' 64\n"
+#define OTHER_START "trap '{ : \"${__sandbox86_cancelled?}\";} 2>/dev/null' 64\n"
 
 // Signal 64 unwinds bash: with extdebug a DEBUG trap that fails skips each command, and with status 2 it leaves functions;
 // `break` leaves loops; set +e keeps all that from ending the shell. So nothing of a cancelled command runs any more but the end
@@ -48,7 +47,6 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 enum {
 	UNWIND_SIGNAL = 64,
 	UNWIND_AGAIN_MS = 300,
-	UNWIND_NEXT_MS = 100,    // ash and dash leave one function for each signal; one too many would end them
 	PIPE_SIZE = 256 << 10,
 	QUIET_MS = 4,            // after a small read: let output gather before the next
 	BUSY_CHECK_MS = 1000,
@@ -591,7 +589,7 @@ static void cancel_tick(int64_t now)
 		else {
 			if (!run.rewind && run.since_cancel >= run.next_unwind) {
 				kill(shell.pid, UNWIND_SIGNAL);
-				run.next_unwind = run.since_cancel + (shell.is_bash ? UNWIND_AGAIN_MS : UNWIND_NEXT_MS);
+				run.next_unwind = run.since_cancel + UNWIND_AGAIN_MS;
 			}
 			kill(shell.pid, SIGCONT);
 		}

@@ -39,12 +39,15 @@ describe("the README", () => {
 			expect(packageJson.scripts).toHaveProperty([script]);
 	});
 
-	it.each(["README.md", "CONTRIBUTING.md", "docs/adr/README.md", "docs/limitations.md", "docs/threat-model.md"])(
-		"and its neighbours link to files that are there: %s",
-		(path) => {
-			for (const [, target = ""] of readFileSync(join(root, path), "utf8").matchAll(/\]\(([^)#:]+)\)/g)) {
-				expect(existsSync(join(root, dirname(path), target)), target).toBe(true);
-			}
-		},
-	);
+	it.each([
+		"README.md",
+		"CONTRIBUTING.md",
+		"docs/adr/README.md",
+		"docs/limitations.md",
+		"docs/threat-model.md",
+	])("and its neighbours link to files that are there: %s", (path) => {
+		for (const [, target = ""] of readFileSync(join(root, path), "utf8").matchAll(/\]\(([^)#:]+)\)/g)) {
+			expect(existsSync(join(root, dirname(path), target)), target).toBe(true);
+		}
+	});
 });
