@@ -44,7 +44,7 @@ describe.each(ways)("%s ends both processes within 2 s and leaves no temporary f
 	it("while a snapshot is being written", async () => {
 		const server = new RawServer({ home });
 		await server.initialize();
-		await server.call("bash", { command: "head -c 40000000 /dev/urandom >/tmp/ballast" });
+		await server.call("bash", { command: "yes $RANDOM$PPID ballast | head -c 40000000 >/tmp/ballast" });
 		void server.call("snapshot", { name: "half" });
 		await expect
 			.poll(() => temporaryFiles(home).length, { timeout: 5000, interval: 1 })

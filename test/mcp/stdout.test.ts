@@ -42,7 +42,7 @@ describe("the server's stdout", () => {
 	});
 
 	it("answers while the guest is busy", async () => {
-		const busy = server.call("bash", { command: "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done" });
+		const busy = server.call("bash", { command: "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done" });
 		const startedAt = performance.now();
 		await server.request("tools/list", {});
 		expect(performance.now() - startedAt).toBeLessThan(500);

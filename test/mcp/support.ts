@@ -123,7 +123,14 @@ export class RawServer {
 	constructor(options: ServerOptions) {
 		this.process = spawn(process.execPath, serverArgs(options));
 		this.process.stderr.resume();
-		this.exited = new Promise((done) => this.process.on("exit", (code, signal) => done({ code, signal })));
+		this.process.stdin.on("error", () => {});
+		this.exited = new Promise((done) =>
+			this.process.on("exit", (code, signal) => {
+				done({ code, signal });
+				for (const answer of this.#waiting.values())
+					answer({ error: { message: `the server ended (${code ?? signal})` } });
+			}),
+		);
 		createInterface({ input: this.process.stdout }).on("line", (line) => {
 			this.lines.push(line);
 			const message = JSON.parse(line) as { id?: number };
@@ -136,11 +143,12 @@ export class RawServer {
 	}
 
 	async initialize(): Promise<void> {
-		await this.request("initialize", {
+		const { error } = await this.request("initialize", {
 			protocolVersion: "2025-06-18",
 			capabilities: {},
 			clientInfo: { name: "raw", version: "1" },
 		});
+		if (error !== undefined) throw new Error(`no server: ${JSON.stringify(error)}`);
 		this.write({ jsonrpc: "2.0", method: "notifications/initialized" });
 	}
 
