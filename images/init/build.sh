@@ -14,7 +14,7 @@ SOURCES=(main.c boot.c channel.c clock.c export.c files.c leftover.c power.c pro
 
 if [[ "${1:-}" == --install-deps ]]; then
 	dpkg --print-foreign-architectures | grep -qx i386 || dpkg --add-architecture i386
-	apt-get update -q
+	apt-get update -q || echo "build.sh: some package indices could not be fetched; going on with those there are" >&2
 	apt-get install -q -y --no-install-recommends gcc gcc-multilib lib32gcc-12-dev binutils libc6-dev linux-libc-dev python3
 	exit
 fi
