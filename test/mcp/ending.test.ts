@@ -1,5 +1,9 @@
+import { randomBytes } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, inject, it } from "vitest";
 import { childrenOf, isAlive, newHome, RawServer, removeHome, temporaryFiles } from "./support.js";
+
+/** Makes a snapshot take long enough to be interrupted. */
+const BALLAST = randomBytes(16 * 2 ** 20).toString("base64");
 
 let home: string;
 beforeEach(() => {
@@ -44,7 +48,7 @@ describe.each(ways)("%s ends both processes within 2 s and leaves no temporary f
 	it("while a snapshot is being written", async () => {
 		const server = new RawServer({ home });
 		await server.initialize();
-		await server.call("bash", { command: "yes $RANDOM$PPID ballast | head -c 40000000 >/tmp/ballast" });
+		await server.call("write_file", { path: "/tmp/ballast", content: BALLAST, encoding: "base64" });
 		void server.call("snapshot", { name: "half" });
 		await expect
 			.poll(() => temporaryFiles(home).length, { timeout: 5000, interval: 1 })
