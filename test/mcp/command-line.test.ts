@@ -43,7 +43,7 @@ describe("the command line", () => {
 		const { status, stdout, stderr } = run(["--home", "/etc/passwd/here"]);
 		expect(stdout).toBe("");
 		expect(stderr).toMatch(/\/etc\/passwd\/here can't be made: ENOTDIR/);
-		expect(status).toBe(1);
+		expect(status).toBe(2);
 	});
 });
 

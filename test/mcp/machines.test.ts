@@ -78,7 +78,7 @@ describe("snapshots", () => {
 		await large.bash("still=here");
 		const { text, isError } = await large.call("restore", { snapshot: "small" });
 		expect(isError).toBe(true);
-		expect(text).toMatch(new RegExp(`mismatch.*${MEMORY_MIB} MiB[sS]*--memory ${MEMORY_MIB}`));
+		expect(text).toMatch(new RegExp(`mismatch.*${MEMORY_MIB} MiB.*\\n.*--memory ${MEMORY_MIB}`));
 		expect(await large.bash("echo $still")).toBe("here\n");
 	});
 
