@@ -19,7 +19,7 @@
 // Files live in RAM. Together with /dev/shm and /run they get three quarters of it, so that programs keep a quarter: what
 // lies in a tmpfs no OOM killer can free.
 #define UPPER_OPTIONS "size=60%,nr_inodes=0,mode=0755"
-#define HOST_OPTIONS "trans=virtio,version=9p2000.L,cache=loose,ignoreqv,msize=131072"
+#define HOST_OPTIONS "trans=virtio,version=9p2000.L,cache=loose,ignoreqv,noxattr,msize=131072"
 #define OVERLAY_OPTIONS "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work,redirect_dir=on,index=off,xino=off,volatile"
 
 bool root_is_host;
