@@ -7,6 +7,8 @@ import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js"
 
 const CLI_PATH = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
 const CALL_TIMEOUT_MS = 600_000;
+/** Room for an answer with 16 MiB of file in it; the client's own bound is 10 MiB. */
+const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
 export interface ServerClient {
 	/** Process ids of the server and its machine process. */
@@ -22,6 +24,7 @@ export async function startServer(args: readonly string[], env: Record<string, s
 		args: [CLI_PATH, ...args],
 		env: { PATH: process.env.PATH ?? "", ...env },
 		stderr: "ignore",
+		maxBufferSize: MAX_MESSAGE_BYTES,
 	});
 	const client = new Client({ name: "sandbox86-bench", version: "1" });
 	await client.connect(transport);
