@@ -84,7 +84,9 @@ describe("a download", () => {
 	it("goes on in a later run after the first one failed", async () => {
 		await expect(downloader({ rounds: 1 }).fetch([await serve(half)], FILE)).rejects.toMatchObject({ code: "network" });
 		const kept = statSync(join(folder, `sha256-${FILE.sha256}.part`)).size;
-		expect(kept).toBe(CONTENT.length / 2);
+		// The server dies with half of it sent; how much of that arrived is the network's business.
+		expect(kept).toBeGreaterThan(0);
+		expect(kept).toBeLessThanOrEqual(CONTENT.length / 2);
 		let received = 0;
 		await downloader({ onBytes: (bytes) => (received += bytes) }).fetch([await serve(whole)], FILE);
 		expect(received).toBe(CONTENT.length - kept);
