@@ -240,7 +240,6 @@ class GuestMachine implements Machine {
 
 	async #bringUp(): Promise<LiveMachine> {
 		const { image, memoryMiB, log } = this.#options;
-		await mkdir(image.bootSnapshotsPath, { recursive: true });
 		if (this.#options.startFrom === "cold") return this.#launch((live) => live.start({ kind: "kernel" }));
 		const found = await findBootSnapshot(image, memoryMiB, log);
 		if (found !== undefined) {
