@@ -3,7 +3,8 @@
 import { randomBytes } from "node:crypto";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { type Parsed, PROTOCOL_VERSION } from "./channel/frame.js";
+import type { Parsed } from "../parsed.js";
+import { PROTOCOL_VERSION } from "./channel/frame.js";
 import {
 	type CallHandlers,
 	type Clock,

@@ -6,6 +6,8 @@
  *   | u8   | u8   | u16    | u32 LE   | u32 LE     |
  */
 
+import type { Parsed } from "../../parsed.js";
+
 export const HEADER_BYTES = 12;
 export const MAX_PAYLOAD_BYTES = 16384;
 export const PROTOCOL_VERSION = 1;
@@ -42,8 +44,6 @@ export interface Frame {
 	readonly call: number;
 	readonly payload: Uint8Array;
 }
-
-export type Parsed<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
 
 export function serializeFrame(type: number, call: number, payload: Uint8Array): Uint8Array {
 	if (payload.length > MAX_PAYLOAD_BYTES) {

@@ -3,15 +3,8 @@
  * Pure: bytes come in through `receive`, go out through `sendInput`; no timers, no I/O.
  */
 
-import {
-	type Frame,
-	GuestFrame,
-	HostFrame,
-	MAX_PAYLOAD_BYTES,
-	type Parsed,
-	parseFrame,
-	serializeFrame,
-} from "./frame.js";
+import type { Parsed } from "../../parsed.js";
+import { type Frame, GuestFrame, HostFrame, MAX_PAYLOAD_BYTES, parseFrame, serializeFrame } from "./frame.js";
 import {
 	type Failure,
 	type Hello,

@@ -1,6 +1,6 @@
 /** Payloads of the guest channel's frames (docs/guest-channel.md). All integers little-endian. */
 
-import type { Parsed } from "./frame.js";
+import type { Parsed } from "../../parsed.js";
 
 export const Op = { run: 1, read: 2, write: 3, compact: 4, powerOff: 5, export: 6 } as const;
 

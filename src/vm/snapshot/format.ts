@@ -12,6 +12,7 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import type { Parsed } from "../../parsed.js";
 import { limits } from "./limits.js";
 
 export const PREAMBLE_BYTES = 48;
@@ -43,8 +44,6 @@ export const snapshotHeaderSchema = z.strictObject({
 });
 
 export type SnapshotHeader = z.infer<typeof snapshotHeaderSchema>;
-
-export type Parsed<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
 
 /** The first PREAMBLE_BYTES of a file: how long the header is, and its check. */
 export interface Preamble {
