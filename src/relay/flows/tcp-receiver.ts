@@ -4,7 +4,7 @@ import { ReceiveQueue } from "./receive-queue.js";
 const NEVER = Number.POSITIVE_INFINITY;
 const MAX_RAW_WINDOW = 65_535;
 /** RFC 7323 2.3. */
-const MAX_WINDOW_SHIFT = 14;
+export const MAX_WINDOW_SHIFT = 14;
 /** As many as fit in the options of a header without timestamps. */
 const MAX_SACK_RANGES = 4;
 
@@ -15,14 +15,6 @@ export function windowShiftFor(budgetBytes: number): number {
 	return shift;
 }
 
-export interface ReceiverOutput {
-	data(bytes: Uint8Array): void;
-	/** The guest's FIN has its turn. */
-	end(): void;
-	/** True once nobody wants data any more. */
-	isClosed(): boolean;
-}
-
 /**
  * The receiving half: reassembly, the window, when to acknowledge. All positions; position 0 is the guest's SYN.
  *
@@ -31,7 +23,6 @@ export interface ReceiverOutput {
  */
 export class TcpReceiver {
 	readonly #queue = new ReceiveQueue();
-	readonly #output: ReceiverOutput;
 	readonly #segmentBytes: number;
 	readonly #budgetBytes: number;
 	readonly #stepBytes: number;
@@ -41,17 +32,17 @@ export class TcpReceiver {
 	#freeBytes: number;
 	#finPosition = NEVER;
 	#unacknowledgedSegments = 0;
+	#closed = false;
 	#ackNow = false;
 	#budgetGrew = false;
 	#ackAtMs = NEVER;
 
 	/** `segmentBytes`: the largest segment that the guest may send. */
-	constructor(budgetBytes: number, segmentBytes: number, output: ReceiverOutput) {
+	constructor(budgetBytes: number, segmentBytes: number) {
 		this.#budgetBytes = budgetBytes;
 		this.#freeBytes = budgetBytes;
 		this.#segmentBytes = segmentBytes;
 		this.#stepBytes = Math.max(1, Math.min(Math.floor(budgetBytes / 2), segmentBytes));
-		this.#output = output;
 	}
 
 	get nxt(): number {
@@ -97,36 +88,43 @@ export class TcpReceiver {
 		return position >= this.#nxt && position <= this.#edge;
 	}
 
-	/** Takes the text of an acceptable segment, and its FIN. */
-	receive(start: number, payload: Uint8Array, fin: boolean, nowMs: number): void {
+	/**
+	 * Takes the text of an acceptable segment, and its FIN. True: the FIN has had its turn. The output may close the receiver from
+	 * inside data().
+	 */
+	receive(
+		start: number,
+		payload: Uint8Array,
+		fin: boolean,
+		nowMs: number,
+		output: { data(bytes: Uint8Array): void },
+	): boolean {
 		const end = start + payload.length;
 		if (fin && this.#finPosition === NEVER && end >= this.#nxt && end >= this.#queue.end && end <= this.#edge) {
 			this.#finPosition = end;
 		}
 		const first = Math.max(start, this.#nxt);
-		const limit = Math.min(end, this.#edge, this.#finPosition);
-		const bytes =
-			first === start && limit === end ? payload : payload.subarray(first - start, Math.max(first, limit) - start);
+		const limit = Math.max(first, Math.min(end, this.#edge, this.#finPosition));
+		const whole = first === start && limit === end;
 		// A duplicate, a hole or its filling, data beyond the window, a FIN: the guest wants to know at once (RFC 5681 4.2).
-		if (fin || first !== start || limit < end || first > this.#nxt || !this.#queue.isEmpty) this.#ackNow = true;
+		if (fin || !whole || first > this.#nxt || this.hasHoles) this.#ackNow = true;
+		const bytes = whole ? payload : payload.subarray(first - start, limit - start);
 		if (first > this.#nxt) {
-			if (bytes.length > 0) this.#queue.add(first, bytes);
-			return;
+			this.#queue.add(first, bytes);
+			return false;
 		}
 		this.#unacknowledgedSegments += 1;
 		if (this.#ackAtMs === NEVER) this.#ackAtMs = nowMs + TCP_DELAYED_ACK_MS;
-		for (let next: Uint8Array | undefined = bytes; next !== undefined; ) {
+		for (let next: Uint8Array | undefined = bytes; next !== undefined && !this.#closed; ) {
 			this.#nxt += next.length;
 			this.#freeBytes = Math.max(0, this.#freeBytes - next.length);
-			if (next.length > 0) this.#output.data(next);
-			if (this.#output.isClosed()) return;
-			next = this.#queue.isEmpty ? undefined : this.#queue.take(this.#nxt);
+			if (next.length > 0) output.data(next);
+			next = this.hasHoles ? this.#queue.take(this.#nxt) : undefined;
 		}
-		if (this.#nxt === this.#finPosition) {
-			this.#nxt += 1;
-			this.#queue.clear();
-			this.#output.end();
-		}
+		if (this.#closed || this.#nxt !== this.#finPosition) return false;
+		this.#nxt += 1;
+		this.#queue.clear();
+		return true;
 	}
 
 	requestAck(): void {
@@ -156,6 +154,7 @@ export class TcpReceiver {
 	}
 
 	close(): void {
+		this.#closed = true;
 		this.#queue.clear();
 		this.acknowledged();
 	}

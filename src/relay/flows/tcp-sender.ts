@@ -1,6 +1,7 @@
 import { TCP_GIVE_UP_MS, TCP_MIN_SEGMENT_BYTES } from "../limits.js";
 import { TCP_FIN, TCP_PSH } from "../wire/tcp.js";
 import { Congestion } from "./congestion.js";
+import { PeerWindow } from "./peer-window.js";
 import { RoundTrip } from "./round-trip.js";
 import { Scoreboard } from "./scoreboard.js";
 import { SendQueue } from "./send-queue.js";
@@ -32,7 +33,9 @@ export interface Acknowledgment {
 	readonly sacked: readonly (readonly [number, number])[];
 }
 
-type Emit = (position: number, payload: Uint8Array, flags: number) => void;
+export interface SegmentSink {
+	data(position: number, payload: Uint8Array, flags: number): void;
+}
 
 /**
  * The sending half: what is queued, in flight, lost. Windows by RFC 9293 3.8.6, loss by RFC 6298, RFC 5681, RFC 6582 (a guest
@@ -44,8 +47,9 @@ type Emit = (position: number, payload: Uint8Array, flags: number) => void;
 export class TcpSender {
 	readonly queue = new SendQueue();
 	readonly roundTrip = new RoundTrip();
-	readonly #emit: Emit;
+	readonly #sink: SegmentSink;
 	readonly #budgetBytes: number;
+	readonly #window = new PeerWindow();
 	readonly #sacked = new Scoreboard();
 	#congestion: Congestion | undefined;
 	#segmentBytes = 0;
@@ -56,11 +60,6 @@ export class TcpSender {
 	#nxt = 1;
 	/** The position after a byte that was sent beyond the window as a probe. */
 	#probed = 0;
-	/** The window's end, and the segment that set it (SND.WL1, SND.WL2). */
-	#windowEnd = 0;
-	#windowSegment = 0;
-	#windowAck = 0;
-	#largestWindow = 0;
 
 	#cursor = 0;
 	#lostEnd = 0;
@@ -77,9 +76,9 @@ export class TcpSender {
 	#progressAtMs = 0;
 	#retransmissions = 0;
 
-	constructor(budgetBytes: number, emit: Emit) {
+	constructor(budgetBytes: number, sink: SegmentSink) {
 		this.#budgetBytes = budgetBytes;
-		this.#emit = emit;
+		this.#sink = sink;
 	}
 
 	/** The handshake is done; `windowBytes` is what its last segment offered at `segmentPosition`. */
@@ -91,10 +90,7 @@ export class TcpSender {
 		this.#congestion = new Congestion(this.#segmentBytes, 2 * this.#budgetBytes);
 		this.#una = 1;
 		this.#cursor = 1;
-		this.#windowSegment = segmentPosition;
-		this.#windowAck = 1;
-		this.#windowEnd = 1 + windowBytes;
-		this.#largestWindow = windowBytes;
+		this.#window.update(segmentPosition, 1, windowBytes);
 	}
 
 	get una(): number {
@@ -110,8 +106,15 @@ export class TcpSender {
 		return Math.max(this.#nxt, this.#probed);
 	}
 
+	/** The position that a bare acknowledgment is sent at: nxt, or what of it the guest still takes after it took back its window. */
+	get ackPosition(): number {
+		if (this.#congestion === undefined) return this.#nxt;
+		const limit = Math.max(this.#una, this.#window.end);
+		return this.#nxt <= limit + this.#segmentBytes ? this.#nxt : limit;
+	}
+
 	get largestWindow(): number {
-		return this.#largestWindow;
+		return this.#window.largestBytes;
 	}
 
 	get queuedBytes(): number {
@@ -147,11 +150,11 @@ export class TcpSender {
 	/** Takes an acknowledgment that was found valid (una − largestWindow ≤ position ≤ highest). */
 	acknowledge(ack: Acknowledgment, nowMs: number): void {
 		if (this.#congestion === undefined || ack.position < this.#una) return;
-		const previousEnd = this.#windowEnd;
+		const previousEnd = this.#window.end;
 		const flightBytes = this.#nxt - this.#una;
 		const acknowledgedBytes = ack.position - this.#una;
 		if (acknowledgedBytes > 0) this.#advance(ack.position, nowMs);
-		this.#takeWindow(ack);
+		this.#window.update(ack.segmentPosition, ack.position, ack.windowBytes);
 		let newlySacked = 0;
 		if (this.#selectiveAcks) {
 			for (const [start, end] of ack.sacked) {
@@ -164,14 +167,14 @@ export class TcpSender {
 			else this.#congestion.grow(acknowledgedBytes, flightBytes);
 		} else if (
 			flightBytes > 0 &&
-			(newlySacked > 0 || (!this.#selectiveAcks && ack.bare && this.#windowEnd === previousEnd))
+			(newlySacked > 0 || (!this.#selectiveAcks && ack.bare && this.#window.end === previousEnd))
 		) {
 			this.#duplicates += 1;
 			if (this.#recovering) this.#departedBytes += this.#selectiveAcks ? 0 : this.#segmentBytes;
 		}
 		this.#noticeLoss(this.#congestion);
-		if (this.#windowEnd <= this.#una) this.#progressAtMs = nowMs;
-		const opened = previousEnd <= this.#una && this.#windowEnd > this.#una;
+		if (this.#window.end <= this.#una) this.#progressAtMs = nowMs;
+		const opened = previousEnd <= this.#una && this.#window.end > this.#una;
 		if (opened) this.roundTrip.clearBackoff();
 		if (opened || acknowledgedBytes > 0) this.#timerAtMs = NEVER;
 	}
@@ -184,7 +187,7 @@ export class TcpSender {
 		const streamEnd = this.queue.end + (this.#finished ? 1 : 0);
 		while (this.#cursor < this.#lostEnd) {
 			if (this.#sacked.bytes > 0) this.#cursor = this.#sacked.skip(this.#cursor);
-			let limit = Math.min(this.#lostEnd, this.#windowEnd);
+			let limit = Math.min(this.#lostEnd, this.#window.end);
 			if (this.#sacked.bytes > 0) limit = Math.min(limit, this.#sacked.nextStart(this.#cursor));
 			const length = this.#segmentLength(this.#cursor, limit);
 			if (length <= 0 || inFlight + length > congestion.windowBytes) break;
@@ -197,7 +200,7 @@ export class TcpSender {
 			if (this.#congestion === undefined) return;
 		}
 		if (this.#cursor >= this.#lostEnd) {
-			const limit = Math.min(streamEnd, this.#windowEnd);
+			const limit = Math.min(streamEnd, this.#window.end);
 			while (this.#nxt < limit) {
 				const length = this.#segmentLength(this.#nxt, limit);
 				if (!this.#isWorthSending(length) || inFlight + length > congestion.windowBytes) break;
@@ -223,11 +226,11 @@ export class TcpSender {
 		this.roundTrip.backOff();
 		this.#timerAtMs = nowMs + this.roundTrip.timeoutMs;
 		this.#timedPosition = 0;
-		const closed = this.#windowEnd <= this.#una;
+		const closed = this.#window.end <= this.#una;
 		if (this.#nxt > this.#una) this.#loseAll(congestion, !closed);
 		// With room that was not worth a segment: the override of RFC 9293 3.8.6.2.1.
 		if (closed) this.#probe(1);
-		else if (this.#nxt === this.#una) this.#probe(this.#windowEnd - this.#una);
+		else if (this.#nxt === this.#una) this.#probe(this.#window.end - this.#una);
 		return true;
 	}
 
@@ -251,14 +254,16 @@ export class TcpSender {
 
 	/** Silly window avoidance of the sender (RFC 9293 3.8.6.2.1), without Nagle's delay: the host's programs have had theirs. */
 	#isWorthSending(length: number): boolean {
-		return length >= this.#segmentBytes || this.#nxt + length >= this.queue.end || 2 * length >= this.#largestWindow;
+		return (
+			length >= this.#segmentBytes || this.#nxt + length >= this.queue.end || 2 * length >= this.#window.largestBytes
+		);
 	}
 
 	#send(position: number, length: number): void {
 		const end = this.queue.end;
 		const bytes = Math.min(length, end - position);
 		const flags = (position + length > end ? TCP_FIN : 0) | (bytes > 0 && position + bytes === end ? TCP_PSH : 0);
-		this.#emit(position, bytes > 0 ? this.queue.read(position, bytes) : NO_BYTES, flags);
+		this.#sink.data(position, bytes > 0 ? this.queue.read(position, bytes) : NO_BYTES, flags);
 	}
 
 	/** Sends up to `limitBytes` from una on, without counting them as sent. */
@@ -281,16 +286,6 @@ export class TcpSender {
 		}
 		this.roundTrip.clearBackoff();
 		this.#progressAtMs = nowMs;
-	}
-
-	/** RFC 9293 3.10.7.4: only a segment that is not older than the one that set it sets the window. */
-	#takeWindow(ack: Acknowledgment): void {
-		if (ack.segmentPosition < this.#windowSegment) return;
-		if (ack.segmentPosition === this.#windowSegment && ack.position < this.#windowAck) return;
-		this.#windowSegment = ack.segmentPosition;
-		this.#windowAck = ack.position;
-		this.#windowEnd = ack.position + ack.windowBytes;
-		this.#largestWindow = Math.max(this.#largestWindow, ack.windowBytes);
 	}
 
 	/** New data was acknowledged while losses are repaired: all of them, or the next hole begins at una (RFC 6582 3.2). */
