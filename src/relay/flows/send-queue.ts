@@ -53,18 +53,20 @@ export class SendQueue {
 	read(position: number, length: number): Uint8Array {
 		let index = this.#find(position);
 		let chunk = this.#chunks[index] as Uint8Array;
-		let offset = position - (this.#starts[index] as number);
-		if (offset + length <= chunk.length) return chunk.subarray(offset, offset + length);
-		for (let filled = 0; ; ) {
-			const taken = Math.min(chunk.length - offset, length - filled);
-			scratch.set(chunk.subarray(offset, offset + taken), filled);
-			filled += taken;
-			if (filled === length) return scratch.subarray(0, length);
+		const offset = position - (this.#starts[index] as number);
+		// A slab's chunk may be longer than what is in it.
+		let filled = this.#endOf(index) - position;
+		if (filled >= length) return chunk.subarray(offset, offset + length);
+		scratch.set(chunk.subarray(offset, offset + filled));
+		while (filled < length) {
 			index += 1;
 			chunk = this.#chunks[index] as Uint8Array;
-			offset = 0;
-			this.#hint = index;
+			const taken = Math.min(this.#endOf(index) - (this.#starts[index] as number), length - filled);
+			scratch.set(chunk.subarray(0, taken), filled);
+			filled += taken;
 		}
+		this.#hint = index;
+		return scratch.subarray(0, length);
 	}
 
 	/** Everything before `position` was acknowledged. */

@@ -66,6 +66,8 @@ export class TcpSender {
 	/** What was sent before the last loss was noticed ends here; until it is acknowledged no other loss counts. */
 	#recoveryEnd = 0;
 	#recovering = false;
+	/** The next lost segment goes out whatever the congestion window (RFC 6582 3.2, RFC 6675 5). */
+	#repairNow = false;
 	#duplicates = 0;
 	/** Bytes that duplicate acknowledgments say have left, where the guest has no SACK. */
 	#departedBytes = 0;
@@ -190,7 +192,8 @@ export class TcpSender {
 			let limit = Math.min(this.#lostEnd, this.#window.end);
 			if (this.#sacked.bytes > 0) limit = Math.min(limit, this.#sacked.nextStart(this.#cursor));
 			const length = this.#segmentLength(this.#cursor, limit);
-			if (length <= 0 || inFlight + length > congestion.windowBytes) break;
+			if (length <= 0 || (inFlight + length > congestion.windowBytes && !this.#repairNow)) break;
+			this.#repairNow = false;
 			const position = this.#cursor;
 			this.#cursor += length;
 			inFlight += length;
@@ -296,6 +299,7 @@ export class TcpSender {
 			this.#lostEnd = 0;
 		} else if (!this.#selectiveAcks) {
 			this.#departedBytes = Math.max(0, this.#departedBytes - acknowledgedBytes);
+			this.#repairNow = true;
 			this.#cursor = this.#una;
 			this.#lostEnd = Math.min(this.#nxt, this.#una + this.#segmentBytes);
 		}
@@ -307,6 +311,7 @@ export class TcpSender {
 		if (!this.#recovering && enough && this.#una >= this.#recoveryEnd && this.#nxt > this.#una) {
 			this.#recovering = true;
 			this.#recoveryEnd = this.#nxt;
+			this.#repairNow = true;
 			this.#cursor = this.#una;
 			this.#lostEnd = Math.min(this.#nxt, this.#una + this.#segmentBytes);
 			congestion.onLoss(this.#nxt - this.#una);
