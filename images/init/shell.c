@@ -19,10 +19,14 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 #define FILE_NAME(number) "/proc/1/fd/" #number
 
 // `.` sets the command's text and the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a fork bomb's favourite
-// name). eval stands at the top level, so that `return` and `local` act as in a script. \builtin and \command step over aliases and functions of the same name.
+// name). eval stands at the top level, so that `return` and `local` act as in a script. \builtin and \command step over aliases
+// and functions of the same name. The shell's own fd 2 is /dev/null, so `<&2` gives an empty stdin.
 #define TAKE_COMMAND ". " FILE_NAME(3) "&&_=;"
-#define REDIRECTIONS " <" FILE_NAME(7) " >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
-#define BASH_LINE TAKE_COMMAND "\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo \"$?\">" FILE_NAME(6) "\n"
+#define REDIRECTIONS "<&2 >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
+#define BASH_TEXT TAKE_COMMAND "\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo \"$?\">" FILE_NAME(6)
+// Bash takes each byte of its control line by a system call of its own: the line is the name of an alias, whose text counts as
+// if it stood there. A command that throws aliases away leaves the function of that name.
+#define BASH_LINE "_86\n"
 // `command` keeps an error, such as one of syntax, from ending ash and dash. That is also how signal 64 cancels: its trap fails, and
 // the error leaves all that runs below `command`. But an error in a subshell is caught too, which then runs on to the end of
 // this line: it must end there, as it would have done at the error.
@@ -41,7 +45,9 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 	"\\builtin trap '\\''case $BASH_COMMAND in \"\\builtin echo \"*|\"\\builtin trap - DEBUG\"|" \
 	"\"\\builtin shopt -u extdebug\");;*) { break 9999;test 1 -eq x;} 2>/dev/null;esac'\\'' DEBUG;" \
 	"{ break 9999;return 124;} 2>/dev/null;;esac"
-#define BASH_START "trap '" UNWIND "' 64\ntrap '" UNWIND "' INT\n"
+#define BASH_START \
+	"_86(){ " BASH_TEXT ";}\nshopt -s expand_aliases\nalias _86='" BASH_TEXT "'\n" \
+	"trap '" UNWIND "' 64\ntrap '" UNWIND "' INT\n"
 #define BASH_REWIND "\\builtin trap - DEBUG;\\builtin shopt -u extdebug\n"
 
 enum {
@@ -89,6 +95,7 @@ static struct {
 	int writers[2];            // keep the pipes open until the command is over
 	int left[2];               // DRAINING: bytes of it that are still to be sent
 } run;
+static bool text_for_bash;     // the open command's text is written for bash
 static struct call *waiting;   // the command to start as soon as the one before is stopped
 static int32_t last_code;
 static int done_writer = -1;
@@ -266,7 +273,13 @@ void run_open(struct call *call, const uint8_t *arguments, size_t length)
 	}
 	memcpy(&wall_clock_us, arguments, 8);
 	clock_set(wall_clock_us);
-	write_command(call, "__sandbox86='", 13);
+	static const char bash_begin[] = "\\builtin declare +x __sandbox86='", other_begin[] = "__sandbox86='";
+	text_for_bash = shell.is_bash;
+	// Under `set -a` bash would export the text, and every program would get it.
+	if (text_for_bash)
+		write_command(call, bash_begin, sizeof bash_begin - 1);
+	else
+		write_command(call, other_begin, sizeof other_begin - 1);
 }
 
 void run_data(struct call *call, const uint8_t *data, size_t length)
@@ -328,7 +341,7 @@ static void lose_shell(void)
 static void start(struct call *call)
 {
 	static const char bash_line[] = BASH_LINE, other_line[] = OTHER_LINE;
-	char end[64];
+	char end[32];
 	char note[16];
 	run = (typeof(run)){ .call = call->id };
 	if (limit_was_hit || (background > 0 && process_limit_near())) {
@@ -337,7 +350,7 @@ static void start(struct call *call)
 		run.flags |= LIMIT_HIT;
 		limit_was_hit = false;
 	}
-	int length = sprintf(end, "'\n%sreturn %d\n", shell.is_bash ? "\\builtin export -n __sandbox86\n" : "", last_code);
+	int length = last_code ? sprintf(end, "'\nreturn %d\n", last_code) : sprintf(end, "'\n");
 	write_command(call, end, length);
 	place(call->fd, COMMAND_FILE);
 	call->fd = -1;
@@ -350,6 +363,8 @@ static void start(struct call *call)
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (!shell.pid)
 			spawn();
+		if (shell.is_bash != text_for_bash)
+			break;
 		process_mark(background > 0 ? shell.pid : 0);
 		run.limit_hits = run.limit_hits_seen = background > 0 ? process_limit_hits() : limit_hits;
 		next_busy_check = now_ms() + BUSY_CHECK_MS;
@@ -369,7 +384,8 @@ static void start(struct call *call)
 	}
 	close_pipe(OUT_FILE, run.writers[0]);
 	close_pipe(ERR_FILE, run.writers[1]);
-	channel_fail(call->id, ENOENT, "no shell can be started: /bin/bash and /bin/sh are missing or broken");
+	channel_fail(call->id, ENOENT, shell.pid ? "a new shell of another kind was started: run the command again"
+	                                         : "no shell can be started: /bin/bash and /bin/sh are missing or broken");
 	call_end(call);
 }
 

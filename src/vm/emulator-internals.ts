@@ -31,12 +31,17 @@ interface FileStorage {
 	cache(name: string, content: Uint8Array): Promise<void>;
 	uncache(name: string): void;
 }
+interface Cpu {
+	devices?: { virtio_console?: VirtioConsole };
+	set_jit_config?: (index: number, value: number) => void;
+	zero_memory?: (start: number, bytes: number) => void;
+	is_memory_zeroed?: (start: number, bytes: number) => boolean | number;
+}
 interface Internals {
-	v86?: {
-		cpu?: { devices?: { virtio_console?: VirtioConsole }; set_jit_config?: (index: number, value: number) => void };
-	};
+	v86?: { cpu?: Cpu };
 	fs9p?: { storage?: FileStorage };
 	bus?: { send(event: string, value: unknown): void };
+	is_running?: () => boolean;
 	add_listener?: (event: string, listener: (value: never) => void) => void;
 }
 
@@ -45,6 +50,29 @@ const JIT_MAX_PAGES = 1;
 
 export function preferSmallJitModules(emulator: object): void {
 	(emulator as Internals).v86?.cpu?.set_jit_config?.(JIT_MAX_PAGES, 1);
+}
+
+/** Memory is looked at in pieces of this size: a whole number of pages, few calls for a gigabyte. */
+const ZEROED_PIECE_BYTES = 64 * 1024;
+
+/**
+ * Before a state is put into the guest's memory v86 writes zeros over all of it, and the host then holds every page of it.
+ * With this the memory of an emulator that has not run yet is left alone, and later only pieces that hold something are written.
+ */
+export function zeroOnlyUsedMemory(emulator: object): void {
+	const cpu = (emulator as Internals).v86?.cpu;
+	const zero = cpu?.zero_memory;
+	const isZero = cpu?.is_memory_zeroed;
+	if (cpu === undefined || zero === undefined || isZero === undefined) return;
+	let unused = !(emulator as Internals).is_running?.();
+	(emulator as Internals).add_listener?.("emulator-started", () => (unused = false));
+	cpu.zero_memory = (start, bytes) => {
+		if (unused) return;
+		for (let at = start; at < start + bytes; at += ZEROED_PIECE_BYTES) {
+			const length = Math.min(ZEROED_PIECE_BYTES, start + bytes - at);
+			if (!isZero(at, length)) zero(at, length);
+		}
+	};
 }
 
 /** Makes the channel's port a plain one (no tty) with a deep receive queue. Before the guest boots or is restored. */

@@ -17,6 +17,7 @@ import {
 	prepareChannelPort,
 	replaceFileStorage,
 	sendPiece,
+	zeroOnlyUsedMemory,
 } from "./emulator-internals.js";
 import { ImageStorage } from "./image-storage.js";
 import {
@@ -118,6 +119,7 @@ async function start(message: StartMessage): Promise<void> {
 	});
 	await new Promise<void>((resolve) => v86.add_listener("emulator-loaded", () => resolve()));
 	preferSmallJitModules(v86);
+	zeroOnlyUsedMemory(v86);
 	prepareChannelPort(v86);
 	replaceFileStorage(v86, storage);
 	v86.add_listener("serial0-output-byte", queueConsoleByte);
