@@ -1,8 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { TcpConnection, type TcpConnectionOptions } from "../../src/relay/flows/tcp-connection.js";
+import { TCP_TIME_WAIT_MS } from "../../src/relay/limits.js";
 import {
+	NO_TCP_OPTIONS,
 	parseTcpSegment,
+	TCP_ACK,
 	TCP_SYN,
 	type TcpSegment,
 	tcpHeaderBytes,
@@ -47,6 +50,11 @@ class Party {
 	/** Segments on their way. */
 	transmit: (segment: TcpSegment) => void = () => {};
 	peerEnded = false;
+	/** Segments with data beyond what the peer had offered, probes aside. */
+	intrusions = 0;
+	#peerWindowUnit = 1;
+	/** The sequence number before which the peer lets us send. */
+	#offeredEnd: number | undefined;
 	readonly options: TcpConnectionOptions;
 	readonly #random: () => number;
 	readonly #clock: VirtualClock;
@@ -83,7 +91,10 @@ class Party {
 			receiveBudgetBytes: parameters.receiveBudgetBytes,
 			sendBudgetBytes: parameters.sendBudgetBytes,
 			output: {
-				segment: (segment) => this.transmit(segment),
+				segment: (segment) => {
+					this.noteUse(segment);
+					this.transmit(segment);
+				},
 				data: (bytes) => {
 					this.received.push(Buffer.from(bytes));
 					this.#unread += bytes.length;
@@ -106,6 +117,22 @@ class Party {
 				closed: (reason) => this.events.push(`closed: ${reason}`),
 			},
 		};
+	}
+
+	/** A segment has arrived: notes what it offers. */
+	noteOffer(segment: TcpSegment): void {
+		const isSyn = (segment.flags & TCP_SYN) !== 0;
+		if (isSyn) this.#peerWindowUnit = 2 ** (segment.options.windowScale ?? 0);
+		if ((segment.flags & TCP_ACK) === 0) return;
+		const end = segment.acknowledgment + segment.window * (isSyn ? 1 : this.#peerWindowUnit);
+		if (this.#offeredEnd === undefined || ((end - this.#offeredEnd) | 0) > 0) this.#offeredEnd = end;
+	}
+
+	/** A segment leaves: it keeps to the offer. */
+	noteUse(segment: TcpSegment): void {
+		if (segment.payload.length <= 1) return;
+		const beyond = (segment.sequence + segment.payload.length - (this.#offeredEnd ?? 0)) | 0;
+		if (beyond > 0) this.intrusions += 1;
 	}
 
 	/** Sends what there is, in chunks of any size, then ends: at once, or after the peer. */
@@ -178,7 +205,15 @@ interface Scenario {
 	readonly mtus: readonly [number, number];
 	readonly receiveBudgets: readonly [number, number];
 	readonly sendBudgets: readonly [number, number];
+	/** Whether SYNs offer nothing but the MSS. */
+	readonly plain: boolean;
 	readonly seed: number;
+}
+
+/** A SYN as old stacks send it. */
+function withoutOffers(segment: TcpSegment): TcpSegment {
+	const { maximumSegmentSize } = segment.options;
+	return maximumSegmentSize === undefined ? segment : { ...segment, options: { maximumSegmentSize } };
 }
 
 function run(scenario: Scenario): { guest: Party; host: Party; wires: Wire[]; clock: VirtualClock } {
@@ -208,7 +243,8 @@ function run(scenario: Scenario): { guest: Party; host: Party; wires: Wire[]; cl
 		});
 		alarms.set(party, { atMs, cancel: () => timer.cancel() });
 	};
-	const arriveAt = (party: Party, segment: TcpSegment): void => {
+	const arriveAt = (party: Party, arrived: TcpSegment): void => {
+		const segment = scenario.plain ? withoutOffers(arrived) : arrived;
 		if (party.connection === undefined && party === host) {
 			if ((segment.flags & TCP_SYN) === 0) return;
 			const accepted = TcpConnection.accept(segment, host.options);
@@ -218,6 +254,7 @@ function run(scenario: Scenario): { guest: Party; host: Party; wires: Wire[]; cl
 				schedule(host);
 			});
 		}
+		party.noteOffer(segment);
 		party.connection?.receive(segment);
 		if (scenario.seed % 2 === 0 || segment.sequence % 3 === 0) party.connection?.flush();
 		schedule(party);
@@ -263,6 +300,7 @@ const scenarios = (badness: number, ends: fc.Arbitrary<readonly [boolean, boolea
 		mtus: both(fc.constantFrom(128, 576, 1500, 9000, 65_521)),
 		receiveBudgets: both(fc.constantFrom(700, 5000, 65_535, 1_000_000)),
 		sendBudgets: both(fc.constantFrom(100, 20_000, 1_000_000)),
+		plain: fc.boolean(),
 		seed: fc.nat(1_000_000),
 	});
 
@@ -278,6 +316,7 @@ function expectWhole(scenario: Scenario): number {
 	for (const party of [guest, host]) {
 		expect(party.connection?.nextTimerMs).toBeUndefined();
 		expect(party.connection?.queuedBytes).toBe(0);
+		expect(party.intrusions).toBe(0);
 	}
 	for (const wire of wires) expect(wire.misread).toBe(0);
 	return (guest.connection?.retransmissions ?? 0) + (host.connection?.retransmissions ?? 0);
@@ -302,6 +341,30 @@ describe("two connections", () => {
 		);
 	});
 
+	it.each([
+		{ plain: false, lost: 100, limitMs: 300 },
+		{ plain: true, lost: 20, limitMs: 500 },
+	])("get over a burst of losses soon (plain: $plain)", ({ plain, lost, limitMs }) => {
+		const fates = Array.from(
+			{ length: 100_003 },
+			(_, packet): Fate => (packet >= 300 && packet < 300 + lost ? "is lost" : "arrives"),
+		);
+		const scenario: Scenario = {
+			up: { fates: ["arrives"], seed: 1 },
+			down: { fates, seed: 1 },
+			sizes: [0, 2_000_000],
+			endsFirst: [true, true],
+			sequences: [1, 1],
+			mtus: [1500, 1500],
+			receiveBudgets: [1_000_000, 1_000_000],
+			sendBudgets: [1_000_000, 1_000_000],
+			plain,
+			seed: 4,
+		};
+		expectWhole(scenario);
+		expect(run(scenario).clock.nowMs() - TCP_TIME_WAIT_MS).toBeLessThan(limitMs);
+	});
+
 	it("come to an end over a wire that is hardly one", () => {
 		fc.assert(
 			fc.property(scenarios(9, anyEnds), (scenario) => {
@@ -324,6 +387,105 @@ describe("two connections", () => {
 				expect(received.equals(sent.subarray(0, received.length))).toBe(true);
 			}),
 			{ seed: 3, numRuns: 60 },
+		);
+	});
+});
+
+/** A segment near what is valid: most get past one check or another. */
+const hostileSegments = fc.record({
+	sequence: fc.oneof(fc.integer({ min: -5, max: 50 }), fc.integer({ min: -100_000, max: 100_000 }), fc.integer()),
+	acknowledgment: fc.oneof(fc.integer({ min: -5, max: 50 }), fc.integer({ min: -100_000, max: 100_000 }), fc.integer()),
+	flags: fc.oneof({ weight: 3, arbitrary: fc.constantFrom(16, 24, 17) }, { weight: 1, arbitrary: fc.nat(63) }),
+	window: fc.oneof(fc.constantFrom(0, 1, 100), fc.nat(65_535)),
+	payloadBytes: fc.oneof(fc.nat(40), fc.nat(1460)),
+	sack: fc.array(fc.tuple(fc.nat(3000), fc.nat(3000)), { maxLength: 4 }),
+});
+
+describe("a guest that says anything", () => {
+	it("makes nothing throw, grow or answer without end", () => {
+		const steps = fc.array(
+			fc.record({
+				segment: hostileSegments,
+				action: fc.constantFrom("none", "send", "flush", "tick", "budget", "end", "abort"),
+				waitMs: fc.nat(2000),
+			}),
+			{ maxLength: 120 },
+		);
+		const syns = fc.record({
+			maximumSegmentSize: fc.nat(65_535),
+			windowScale: fc.nat(255),
+			sackPermitted: fc.constant(true as const),
+		});
+		fc.assert(
+			fc.property(steps, syns, sequences, (taken, options, initialSequence) => {
+				const clock = new VirtualClock();
+				let answers = 0;
+				let received = 0;
+				const closed: string[] = [];
+				const guestSequence = 0xffff_ff00;
+				const make = (from: (typeof taken)[number]["segment"]): TcpSegment => ({
+					sourcePort: 1,
+					destinationPort: 2,
+					sequence: (guestSequence + from.sequence) >>> 0,
+					acknowledgment: (initialSequence + from.acknowledgment) >>> 0,
+					flags: from.flags,
+					window: from.window,
+					options:
+						from.sack.length === 0
+							? NO_TCP_OPTIONS
+							: { sack: from.sack.map(([a, b]) => [initialSequence + a, initialSequence + b] as const) },
+					payload: new Uint8Array(from.payloadBytes),
+				});
+				const none = { sequence: 0, acknowledgment: 0, flags: TCP_SYN, window: 1000, payloadBytes: 0, sack: [] };
+				const connection = TcpConnection.accept(
+					{ ...make(none), options },
+					{
+						nowMs: () => clock.nowMs(),
+						initialSequence,
+						mtu: 1500,
+						receiveBudgetBytes: 20_000,
+						sendBudgetBytes: 20_000,
+						output: {
+							segment: (segment) => {
+								answers += 1;
+								expect(closed).toEqual([]);
+								expect(segment.payload.length).toBeLessThanOrEqual(1460);
+								for (const number of [segment.sequence, segment.acknowledgment]) expect(number).toBe(number >>> 0);
+								expect(segment.window).toBe(segment.window & 0xffff);
+							},
+							data: (bytes) => {
+								received += bytes.length;
+								expect(closed).toEqual([]);
+							},
+							end: () => expect(closed).toEqual([]),
+							writable: () => expect(closed).toEqual([]),
+							established: () => expect(closed).toEqual([]),
+							closed: (reason) => closed.push(reason),
+						},
+					},
+				);
+				connection.hostConnected();
+				connection.receive(make({ ...none, sequence: 1, acknowledgment: 1, flags: TCP_ACK }));
+				for (const { segment, action, waitMs } of taken) {
+					answers = 0;
+					connection.receive(make(segment));
+					if (action === "send") connection.send(new Uint8Array(waitMs));
+					if (action === "flush") connection.flush();
+					if (action === "budget") connection.setReceiveBudget(waitMs);
+					if (action === "end" && waitMs % 8 === 0) connection.end();
+					if (action === "abort" && waitMs % 32 === 0) connection.abort();
+					clock.advance(waitMs);
+					if (action === "tick") connection.tick();
+					// All that may ever be queued, in the smallest segments, and what answers.
+					expect(answers).toBeLessThan(10 + connection.queuedBytes / 80);
+				}
+				// The first window, and a new one of up to 2000 with each step.
+				expect(received).toBeLessThanOrEqual(20_000 + 2000 * taken.length);
+				connection.abort();
+				expect(closed).toHaveLength(1);
+				expect(connection.nextTimerMs).toBeUndefined();
+			}),
+			{ seed: 4, numRuns: 400 },
 		);
 	});
 });

@@ -209,6 +209,36 @@ describe("retransmission", () => {
 	});
 });
 
+describe("segments", () => {
+	it("are full while chunks keep coming and much is in flight, and the rest follows the acknowledgments", () => {
+		const guest = TcpGuest.established({
+			mtu: 65_521,
+			syn: { maximumSegmentSize: 65_481, windowScale: 7 },
+			window: 10_000,
+		});
+		for (let chunk = 0; chunk < 4; chunk++) guest.connection.send(bytes(65_536));
+		expect(guest.segments.map(({ payload }) => payload.length)).toEqual([65_481, 55, 65_481, 55, 65_481, 65_481]);
+		guest.take();
+		guest.say({ acknowledge: 1 + 2 * 65_536, window: 10_000 });
+		expect(guest.segments.map(({ payload }) => payload.length)).toEqual([110]);
+	});
+
+	it("are short at once if little is in flight, or the host has ended", () => {
+		const guest = TcpGuest.established({ syn: MSS, window: 65_535 });
+		guest.connection.send(bytes(30_001));
+		expect(guest.take()).toHaveLength(31);
+		const ended = TcpGuest.established({
+			mtu: 65_521,
+			syn: { maximumSegmentSize: 65_481, windowScale: 7 },
+			window: 10_000,
+		});
+		ended.connection.send(bytes(3 * 65_481));
+		ended.connection.send(bytes(1));
+		ended.connection.end();
+		expect(ended.take().slice(-1)).toEqual(["FPA 196444+1 ack=1"]);
+	});
+});
+
 describe("back-pressure towards the host", () => {
 	it("says stop at the budget, drops nothing, and go at half of it", () => {
 		const guest = TcpGuest.established({ sendBudgetBytes: 3000, syn: MSS, window: 1000 });
