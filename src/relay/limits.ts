@@ -119,3 +119,9 @@ export const MAX_HANDSHAKE_BYTES = 8192;
 export const PCAP_MAX_BUFFERED_BYTES = 16_777_216;
 /** Size of the capture file where the user names none, bytes. */
 export const PCAP_MAX_BYTES = 268_435_456;
+
+/** Fragmented IPv4 packets of one guest that wait for their rest. */
+export const REASSEMBLY_MAX_DATAGRAMS = 16;
+export const REASSEMBLY_MAX_BYTES = 256 * 1024;
+/** RFC 1122 3.3.2 wants 60 to 120 s; a guest on the same machine needs less. */
+export const REASSEMBLY_MS = 30_000;
