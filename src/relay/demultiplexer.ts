@@ -68,7 +68,7 @@ export class Demultiplexer {
 			counters.longFrame += 1;
 			return;
 		}
-		const parsed = parseEthernetFrame(frame);
+		const parsed = parseEthernetFrame(plain(frame));
 		if (!parsed.ok) {
 			counters.badEthernet += 1;
 			return;
@@ -222,6 +222,11 @@ export class Demultiplexer {
 		};
 		this.#services.answerDns(payload, "udp").then(settle, () => settle(undefined));
 	}
+}
+
+/** A Buffer as what it is otherwise: its own slice() would not copy, and its views are slower to make. */
+function plain(bytes: Uint8Array): Uint8Array {
+	return bytes instanceof Buffer ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : bytes;
 }
 
 /** The limited broadcast and that of 10.0.2.0/24. */

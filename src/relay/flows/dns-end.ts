@@ -45,8 +45,8 @@ export class DnsEnd implements FarEnd {
 			}
 			const end = PREFIX_BYTES + queryBytes;
 			if (this.#received.length < end) break;
-			const query = this.#received.slice(PREFIX_BYTES, end);
-			this.#received = this.#received.slice(end);
+			const query = this.#received.subarray(PREFIX_BYTES, end);
+			this.#received = this.#received.subarray(end);
 			this.#ask(query);
 		}
 		if (this.#ending && this.#open && this.#outstanding === 0) this.#events.farEnded();

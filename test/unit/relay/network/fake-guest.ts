@@ -18,7 +18,6 @@ import type { FrameLink } from "../../../../src/relay/link.js";
 import type { Network } from "../../../../src/relay/network.js";
 import { type ArpPacket, parseArpPacket, serializeArpPacket } from "../../../../src/relay/wire/arp.js";
 import {
-	ETHERNET_HEADER_BYTES,
 	ETHERTYPE_ARP,
 	ETHERTYPE_IPV4,
 	parseEthernetFrame,
@@ -196,13 +195,14 @@ export class FakeGuest implements FrameLink {
 	}
 
 	packet(destination: Ipv4, protocol: number, payload: Uint8Array, fields: Partial<Ipv4Packet> = {}): Uint8Array {
+		this.#identification = (this.#identification + 1) & 0xffff;
 		const bytes = new Uint8Array(IPV4_HEADER_BYTES + payload.length);
 		writeIpv4Header(bytes, 0, {
 			source: fields.source ?? GUEST_ADDRESS,
 			destination,
 			protocol,
 			payloadBytes: payload.length,
-			identification: fields.identification ?? (this.#identification = (this.#identification + 1) & 0xffff),
+			identification: fields.identification ?? this.#identification,
 			...(fields.timeToLive !== undefined && { timeToLive: fields.timeToLive }),
 			...(fields.moreFragments !== undefined && { moreFragments: fields.moreFragments }),
 			...(fields.fragmentOffset !== undefined && { fragmentOffset: fields.fragmentOffset }),

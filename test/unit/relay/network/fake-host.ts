@@ -54,7 +54,7 @@ export class FakeSocket extends Duplex {
 	override _read(): void {}
 
 	override _write(bytes: Uint8Array, _encoding: string, done: () => void): void {
-		this.received.push(bytes.slice());
+		this.received.push(new Uint8Array(bytes));
 		if (this.isReading) done();
 		else this.#stalled = done;
 	}
