@@ -19,6 +19,9 @@ export interface TestNetworkOptions
 	readonly deny?: readonly string[];
 	readonly hostPorts?: readonly number[];
 	readonly mtu?: number;
+	/** One that has lived before another network. */
+	readonly guest?: FakeGuest;
+	readonly clock?: VirtualClock;
 	readonly sockets?: HostSockets;
 	readonly answerDns?: (query: Uint8Array, via: "udp" | "tcp") => Promise<Uint8Array | undefined>;
 }
@@ -39,7 +42,7 @@ export interface TestNetwork {
 
 /** A network with a fake guest before it and a fake host behind, under a clock that stands still. */
 export function createTestNetwork(options: TestNetworkOptions = {}): TestNetwork {
-	const clock = new VirtualClock();
+	const clock = options.clock ?? new VirtualClock();
 	const names = new NameTable(clock);
 	const host = new FakeHost();
 	const audit: AuditEntry[] = [];
@@ -52,7 +55,7 @@ export function createTestNetwork(options: TestNetworkOptions = {}): TestNetwork
 		hostAddresses: () => new Set(),
 		names,
 	});
-	const guest = new FakeGuest(mtu, () => clock.nowMs());
+	const guest = options.guest ?? new FakeGuest(mtu, () => clock.nowMs());
 	const network = createNetwork({
 		machine: "m1",
 		link: guest,
