@@ -44,6 +44,7 @@ export interface LinkServerOptions {
 export interface LinkServer {
 	/** "ws://HOST:PORT", without the path that opens it. */
 	readonly origin: string;
+	readonly port: number;
 	/** Ends all connections; done when nothing is left of them. */
 	close(): Promise<void>;
 }
@@ -99,8 +100,15 @@ class MachineServer implements LinkServer {
 	}
 
 	get origin(): string {
-		const { address, port } = this.#http.address() as AddressInfo;
-		return `ws://${formatListenAddress({ host: address, port })}`;
+		return `ws://${formatListenAddress({ host: this.#address.address, port: this.port })}`;
+	}
+
+	get port(): number {
+		return this.#address.port;
+	}
+
+	get #address(): AddressInfo {
+		return this.#http.address() as AddressInfo;
 	}
 
 	async listen(): Promise<void> {
