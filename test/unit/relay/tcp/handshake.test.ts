@@ -152,6 +152,16 @@ describe("a connection that we open", () => {
 		expect(guest.events).toEqual(["established"]);
 	});
 
+	it("takes the window of the answer unscaled, and later ones scaled", () => {
+		const guest = new TcpGuest({ opens: "us" });
+		guest.connection.send(bytes(10_000));
+		const options = { maximumSegmentSize: 1000, windowScale: 1 };
+		guest.say({ flags: "SA", position: 0, window: 2000, options });
+		expect(guest.take()).toEqual(["S 0+0", "A 1+1000 ack=1", "A 1001+1000 ack=1"]);
+		guest.say({ window: 2000 });
+		expect(guest.take()).toHaveLength(4);
+	});
+
 	it("is closed by the guest's refusal, if it names our SYN", () => {
 		const guest = new TcpGuest({ opens: "us" });
 		guest.say({ flags: "RA", position: 0, acknowledge: 9 });
