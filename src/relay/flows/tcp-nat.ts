@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import type { Ipv4 } from "../addresses.js";
-import { DNS_IDLE_MS, DNS_TCP_BUFFER_BYTES, MAX_OPEN_FLOWS } from "../limits.js";
+import { DNS_IDLE_MS, DNS_TCP_BUFFER_BYTES, MAX_OPEN_FLOWS, MAX_TCP_FLOWS } from "../limits.js";
 import { isOwnAddress, type NetworkContext } from "../network-context.js";
 import { parseIpv4Address } from "../wire/address.js";
 import type { Ipv4Packet } from "../wire/ipv4.js";
@@ -23,6 +23,8 @@ export class TcpNat {
 	readonly #context: NetworkContext;
 	readonly #answerDns: AnswerDns;
 	readonly #flows: TcpFlows;
+	/** Clients of forwards that wait for the machine to wake. */
+	readonly #knocking = new Set<Socket>();
 
 	constructor(context: NetworkContext, answerDns: AnswerDns) {
 		this.#context = context;
@@ -57,23 +59,23 @@ export class TcpNat {
 
 	/** A client of a forward, paused: opens a flow to the guest's port once the machine is awake. */
 	acceptForward(socket: Socket, guestPort: number): void {
-		const { inbound } = this.#context;
-		const leave = () => inbound.leave();
-		const refuse = () => socket.resetAndDestroy();
 		socket.on("error", () => {});
-		inbound.enter(guestPort).then(
-			() => {
-				if (socket.destroyed) leave();
-				else if (!this.#flows.startInbound(socket, guestPort, leave)) {
-					refuse();
-					leave();
-				}
-			},
-			() => {
-				refuse();
-				leave();
-			},
-		);
+		if (this.#knocking.size >= MAX_TCP_FLOWS) {
+			socket.resetAndDestroy();
+			return;
+		}
+		const { inbound } = this.#context;
+		const leave = (): void => inbound.leave();
+		const refuse = (): void => {
+			this.#knocking.delete(socket);
+			socket.resetAndDestroy();
+			leave();
+		};
+		this.#knocking.add(socket);
+		inbound.enter(guestPort).then(() => {
+			this.#knocking.delete(socket);
+			if (socket.destroyed || !this.#flows.startInbound(socket, guestPort, leave)) refuse();
+		}, refuse);
 	}
 
 	openFlows(): OpenFlow[] {
@@ -115,6 +117,7 @@ export class TcpNat {
 
 	close(): void {
 		this.#flows.dropAll();
+		for (const socket of this.#knocking) socket.destroy();
 	}
 
 	/** The guest's SYN. `lastSequence`: of the connection in TIME-WAIT that it replaces. */
