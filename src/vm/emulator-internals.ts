@@ -17,10 +17,19 @@ const RECEIVE_QUEUE_SIZE = 128;
 /** Buffers left unused, so that none is ever missing. */
 const SPARE_BUFFERS = 2;
 
+/** Virtio 1.2, 5.1.2 and 5.1.6: the first queue receives; a header without offloads is all zeros. */
+const NETWORK_RECEIVE_QUEUE = 0;
+const VIRTIO_NET_HEADER_BYTES = 12;
+
 interface VirtQueue {
 	size: number;
 	size_supported: number;
 	set_size(size: number): void;
+	is_configured(): unknown;
+	count_requests(): number;
+	pop_request(): { set_next_blob(bytes: Uint8Array): void };
+	push_reply(chain: unknown): void;
+	flush_replies(): void;
 }
 interface VirtioConsole {
 	virtio: { queues: VirtQueue[] };
@@ -32,7 +41,7 @@ interface FileStorage {
 	uncache(name: string): void;
 }
 interface Cpu {
-	devices?: { virtio_console?: VirtioConsole };
+	devices?: { virtio_console?: VirtioConsole; virtio_net?: { virtio: { queues: VirtQueue[] } } };
 	set_jit_config?: (index: number, value: number) => void;
 	zero_memory?: (start: number, bytes: number) => void;
 	is_memory_zeroed?: (start: number, bytes: number) => boolean | number;
@@ -102,6 +111,32 @@ export function sendPiece(emulator: object, piece: Uint8Array): void {
 /** Calls `listener` with each write of the guest to the channel's port. */
 export function onChannelOutput(emulator: object, listener: (bytes: Uint8Array) => void): void {
 	(emulator as Internals).add_listener?.(CHANNEL_OUTPUT_EVENT, listener);
+}
+
+/** Calls `listener` with each Ethernet frame that the guest sends; the bytes are the listener's. */
+export function onGuestFrame(emulator: object, listener: (frame: Uint8Array) => void): void {
+	(emulator as Internals).add_listener?.("net0-send", listener);
+}
+
+/**
+ * Gives the guest's network card as many of the frames as it has buffers for, with one interrupt for all; tells how many.
+ * None before the guest's driver has set the card up: v86 would write into memory that the guest never offered.
+ */
+export function deliverFrames(emulator: object, frames: readonly Uint8Array[]): number {
+	const queue = (emulator as Internals).v86?.cpu?.devices?.virtio_net?.virtio.queues[NETWORK_RECEIVE_QUEUE];
+	if (queue === undefined || typeof queue.count_requests !== "function") throw unsupported("virtio_net queue");
+	if (!queue.is_configured()) return 0;
+	const count = Math.min(frames.length, queue.count_requests());
+	for (let i = 0; i < count; i++) {
+		const frame = frames[i] ?? new Uint8Array(0);
+		const packet = new Uint8Array(VIRTIO_NET_HEADER_BYTES + frame.length);
+		packet.set(frame, VIRTIO_NET_HEADER_BYTES);
+		const chain = queue.pop_request();
+		chain.set_next_blob(packet);
+		queue.push_reply(chain);
+	}
+	if (count > 0) queue.flush_replies();
+	return count;
 }
 
 /** Lets the guest's 9p tree read its files from `storage`. */

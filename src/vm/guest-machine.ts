@@ -108,6 +108,25 @@ class GuestMachine implements Machine {
 		});
 	}
 
+	async keepAwake(): Promise<() => void> {
+		this.#active++;
+		clearTimeout(this.#idleTimer);
+		let isHeld = true;
+		const release = () => {
+			if (!isHeld) return;
+			isHeld = false;
+			this.#active--;
+			this.#scheduleIdle();
+		};
+		try {
+			await this.#ready();
+			return release;
+		} catch (error) {
+			release();
+			throw error;
+		}
+	}
+
 	async save<T>(consume: (saved: MachineSaved) => Promise<T>): Promise<T> {
 		return this.#use(async (live) => this.#saveOf(live, consume));
 	}
@@ -116,12 +135,14 @@ class GuestMachine implements Machine {
 		this.#checkFits(saved);
 		if (this.#life.state === "booting" || this.#life.state === "restoring") await this.#ready();
 		clearTimeout(this.#idleTimer);
+		this.#options.network?.abandonFlows([]);
 		const reason = new SandboxError("cancelled", "the machine was restored to a snapshot while the call ran");
 		const restoring =
 			this.#life.state === "running" || this.#life.state === "paused"
 				? this.#restoreInPlace(this.#life.live, saved, reason)
 				: this.#launch((live) => restoreInto(live, saved, reason));
 		await this.#track("restore", restoring);
+		this.#options.network?.abandonFlows(saved.openFlows);
 		this.#notices = [];
 		this.#processes = 0;
 		this.#scheduleIdle();
@@ -275,10 +296,12 @@ class GuestMachine implements Machine {
 	async #launch(bringUp: (live: LiveMachine) => Promise<void>): Promise<LiveMachine> {
 		const { image, memoryMiB, consoleLogPath, log } = this.#options;
 		await mkdir(image.bootSnapshotsPath, { recursive: true });
+		const network = (await this.#options.network?.attach()) ?? { kind: "none" };
 		const live = new LiveMachine({
 			image,
 			memoryMiB,
 			commandLine: COMMAND_LINE,
+			network,
 			consoleLogPath,
 			log,
 			onDeath: (cause) => this.#handleDeath(live, cause),
@@ -310,6 +333,7 @@ class GuestMachine implements Machine {
 			(live) => {
 				if (this.#life.state === "stopped") throw new SandboxError("machine-failed", "the machine was stopped");
 				this.#enter("ready", { state: "running", live });
+				this.#options.network?.guestIsUp();
 				return live;
 			},
 			(error: unknown) => {
@@ -358,6 +382,7 @@ class GuestMachine implements Machine {
 			imageDigest: image.digest,
 			memoryMiB,
 			emulatorVersion: emulatorVersion(),
+			openFlows: this.#options.network?.openFlows() ?? [],
 			stateBytes: state.bytes,
 			state: state.chunks,
 		});

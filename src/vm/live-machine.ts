@@ -30,7 +30,7 @@ import {
 import { ConsoleLog } from "./console-log.js";
 import type { MachineImage } from "./machine-image.js";
 import { MachineProcess, type OutgoingState } from "./machine-process-link.js";
-import type { StartMessage } from "./process-messages.js";
+import type { NetworkAttachment, StartMessage } from "./process-messages.js";
 
 const BOOT_TIMEOUT_MS = 60_000;
 const HELLO_TIMEOUT_MS = 20_000;
@@ -43,6 +43,7 @@ export interface LiveMachineOptions {
 	readonly image: MachineImage;
 	readonly memoryMiB: number;
 	readonly commandLine: string;
+	readonly network: NetworkAttachment;
 	readonly consoleLogPath: string;
 	readonly log: Log;
 	/** Called once, when the guest or its process dies without having been stopped. */
@@ -63,7 +64,7 @@ export class LiveMachine {
 	constructor(options: LiveMachineOptions) {
 		this.#options = options;
 		this.#console = new ConsoleLog(options.consoleLogPath);
-		this.#process = new MachineProcess(options.image, options.log, {
+		this.#process = new MachineProcess(options.image, options.network, options.log, {
 			onOutput: (frame) => this.#channel?.receive(frame),
 			onConsole: (bytes) => {
 				const lastWords = this.#console.write(bytes);
@@ -79,8 +80,8 @@ export class LiveMachine {
 
 	/** Loads the emulator and, unless it is to stay empty for a restore, brings the guest up to its HELLO. */
 	async start(from: StartMessage["from"]): Promise<void> {
-		const { image, memoryMiB, commandLine } = this.#options;
-		const windowPieces = await this.#process.start({ image, memoryMiB, commandLine, from });
+		const { image, memoryMiB, commandLine, network } = this.#options;
+		const windowPieces = await this.#process.start({ image, memoryMiB, commandLine, network, from });
 		const channel = new GuestChannel({
 			sendInput: (bytes) => this.#process.sendInput(bytes),
 			windowPieces,

@@ -10,6 +10,7 @@ import type { Log } from "../log.js";
 import type { MachineImage } from "./machine-image.js";
 import {
 	type FromMachine,
+	type NetworkAttachment,
 	STATE_CHUNK_BYTES,
 	STATE_WINDOW_CHUNKS,
 	type StartMessage,
@@ -47,10 +48,15 @@ export class MachineProcess {
 	#unacknowledged = 0;
 	#wake: (() => void) | undefined;
 
-	constructor(image: MachineImage, log: Log, events: MachineProcessEvents) {
+	constructor(image: MachineImage, network: NetworkAttachment, log: Log, events: MachineProcessEvents) {
 		this.#events = events;
 		const readable = readableFolders(image);
-		const flags = [permissionFlag(), ...readable.map((folder) => `--allow-fs-read=${folder}`), "--no-warnings"];
+		const flags = [
+			permissionFlag(),
+			...readable.map((folder) => `--allow-fs-read=${folder}`),
+			...networkFlags(network),
+			"--no-warnings",
+		];
 		this.#child = spawn(process.execPath, [...flags, ENTRY_PATH], {
 			stdio: ["ignore", "ignore", "pipe", "ipc"],
 			serialization: "advanced",
@@ -218,11 +224,23 @@ function permissionFlag(): string {
 	return process.allowedNodeEnvironmentFlags.has("--permission") ? "--permission" : "--experimental-permission";
 }
 
+/** Later versions of Node close the network, too, unless this is said. */
+function networkFlags(network: NetworkAttachment): string[] {
+	const flag = "--allow-net";
+	return network.kind !== "none" && process.allowedNodeEnvironmentFlags.has(flag) ? [flag] : [];
+}
+
+/** A package's folder, wherever it is installed. */
+function packageFolder(entry: string): string {
+	return dirname(createRequire(import.meta.url).resolve(entry));
+}
+
 /** The package, the emulator and the image: all that the machine process may read. */
 function readableFolders(image: MachineImage): string[] {
 	const folders = [
 		PACKAGE_PATH,
-		dirname(dirname(createRequire(import.meta.url).resolve("v86"))),
+		dirname(packageFolder("v86")),
+		packageFolder("ws"),
 		dirname(image.kernelPath),
 		dirname(image.initramfsPath),
 		dirname(image.biosPath),

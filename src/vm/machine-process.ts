@@ -12,7 +12,9 @@ import { describeError, SandboxError } from "../errors.js";
 import { PIECE_BYTES } from "./channel/guest-channel.js";
 import {
 	channelWindowPieces,
+	deliverFrames,
 	onChannelOutput,
+	onGuestFrame,
 	preferSmallJitModules,
 	prepareChannelPort,
 	replaceFileStorage,
@@ -20,8 +22,11 @@ import {
 	zeroOnlyUsedMemory,
 } from "./emulator-internals.js";
 import { ImageStorage } from "./image-storage.js";
+import { NETWORK_MTU } from "./machine.js";
+import { NetworkLink } from "./network-link.js";
 import {
 	type FromMachine,
+	type NetworkAttachment,
 	STATE_CHUNK_BYTES,
 	STATE_WINDOW_CHUNKS,
 	type StartMessage,
@@ -30,6 +35,8 @@ import {
 } from "./process-messages.js";
 
 const VGA_MEMORY_BYTES = 256 * 1024;
+/** v86's own network with the addresses that the guest's init gives its card. */
+const FETCH_ADAPTER = { relay_url: "fetch", router_ip: "10.0.2.2", vm_ip: "10.0.2.15" } as const;
 /** Console bytes are gathered for this long before they are sent. */
 const CONSOLE_DELAY_MS = 20;
 /** More console bytes than this per gathering are dropped: the guest prints faster than anyone reads. */
@@ -39,6 +46,7 @@ const CONSOLE_MAX_BYTES = 64 * 1024;
 console.log = console.info = console.debug = () => {};
 
 let emulator: V86 | undefined;
+let link: NetworkLink | undefined;
 let incoming: { readonly state: Uint8Array; received: number } | undefined;
 let unacknowledged = 0;
 let wakeSender: (() => void) | undefined;
@@ -69,8 +77,10 @@ async function carryOut(message: Exclude<ToMachine, { type: "input" | "state-ack
 			return start(message);
 		case "pause":
 			await running().stop();
+			link?.pause();
 			return send({ type: "paused" });
 		case "resume":
+			link?.resume();
 			return running().run();
 		case "save":
 			return save();
@@ -84,7 +94,8 @@ async function carryOut(message: Exclude<ToMachine, { type: "input" | "state-ack
 }
 
 async function start(message: StartMessage): Promise<void> {
-	const { image, from } = message;
+	const { image, from, network } = message;
+	const relay = network.kind === "relay" ? new NetworkLink(network.url) : undefined;
 	const storage = new ImageStorage(image.filesPath, (file, reason) => {
 		fail(
 			new SandboxError(
@@ -104,7 +115,7 @@ async function start(message: StartMessage): Promise<void> {
 		disable_mouse: true,
 		disable_speaker: true,
 		virtio_console: { type: "none" },
-		net_device: { type: "none" as never },
+		net_device: networkDevice(network),
 		// A saved state brings its own tree, kernel and firmware.
 		...(from.kind === "kernel"
 			? {
@@ -126,7 +137,19 @@ async function start(message: StartMessage): Promise<void> {
 	onChannelOutput(v86, (bytes) => send({ type: "output", bytes }));
 	if (state !== undefined) await v86.restore_state(state.buffer as ArrayBuffer);
 	emulator = v86;
+	if (relay !== undefined) {
+		relay.attach((frames) => deliverFrames(v86, frames));
+		onGuestFrame(v86, (frame) => relay.send(frame));
+		link = relay;
+		await relay.opened();
+	}
 	send({ type: "loaded", windowPieces: channelWindowPieces(v86) });
+}
+
+/** The card is the same whatever is behind it, so that a snapshot fits any. */
+function networkDevice(network: NetworkAttachment) {
+	const card = { type: "virtio", mtu: NETWORK_MTU } as const;
+	return network.kind === "fetch" ? { ...card, ...FETCH_ADAPTER } : card;
 }
 
 function running(): V86 {
@@ -162,6 +185,7 @@ async function receiveStateChunk(bytes: Uint8Array): Promise<void> {
 	if (incoming.received < incoming.state.length) return;
 	const { state } = incoming;
 	incoming = undefined;
+	link?.forget();
 	await running().restore_state(state.buffer as ArrayBuffer);
 	send({ type: "restored" });
 }

@@ -1,11 +1,38 @@
 import type { Log } from "../log.js";
 import type { MachineImage } from "./machine-image.js";
+import type { NetworkAttachment } from "./process-messages.js";
 
 /** The life of a machine: `created → booting|restoring → running ⇄ paused → stopped`, or `failed`. */
 export type MachineStateName = "created" | "booting" | "restoring" | "running" | "paused" | "failed" | "stopped";
 
+/** Largest IPv4 packet on the guest's wire, bytes; its driver reads this once, when it boots. */
+export const NETWORK_MTU = 1500;
+
+/** A TCP connection of the guest to the outside. */
+export interface OpenFlow {
+	readonly protocol: "tcp";
+	readonly guestPort: number;
+	/** Dotted quad. */
+	readonly remoteAddress: string;
+	readonly remotePort: number;
+}
+
+/** What a machine needs to know of its network. */
+export interface MachineNetwork {
+	/** Makes the network ready; called before each start of a guest. */
+	attach(): Promise<NetworkAttachment>;
+	/** The guest runs, with its network card set up. */
+	guestIsUp(): void;
+	/** The connections that a snapshot taken now has to remember. */
+	openFlows(): readonly OpenFlow[];
+	/** The guest was put back in time: drops its connections of today, and has those of its past reset. */
+	abandonFlows(flows: readonly OpenFlow[]): void;
+}
+
 export interface MachineOptions {
 	readonly image: MachineImage;
+	/** Default: none. */
+	readonly network?: MachineNetwork;
 	/** Guest memory, MiB. */
 	readonly memoryMiB: number;
 	readonly log: Log;
@@ -86,6 +113,8 @@ export interface MachineSaved {
 	readonly memoryMiB: number;
 	/** Version of the v86 package that wrote the state. */
 	readonly emulatorVersion: string;
+	/** Connections that were open. */
+	readonly openFlows: readonly OpenFlow[];
 	/** Length of `state`. */
 	readonly stateBytes: number;
 	/** The emulator's state, in chunks. Consumed once. */
@@ -105,6 +134,8 @@ export interface Machine {
 	run(command: string, options: RunOptions): Promise<RunResult>;
 	readFile(path: string, options: ReadFileOptions): Promise<FileContent>;
 	writeFile(path: string, content: Uint8Array, options?: WriteFileOptions): Promise<WrittenFile>;
+	/** Starts or wakes the machine and keeps it from pausing until the function that it gives is called. */
+	keepAwake(): Promise<() => void>;
 	/** Saves the live machine; `consume` gets the state and must read it to its end. */
 	save<T>(consume: (saved: MachineSaved) => Promise<T>): Promise<T>;
 	/**

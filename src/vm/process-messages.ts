@@ -11,11 +11,20 @@ export interface StateFile {
 	readonly sha256: string;
 }
 
+/** Where the frames of the guest's network card go. */
+export type NetworkAttachment =
+	| { readonly kind: "none" }
+	/** A relay that speaks v86's wsproxy protocol: one Ethernet frame per binary message. */
+	| { readonly kind: "relay"; readonly url: string }
+	/** v86's own adapter: HTTP by fetch in the machine process. */
+	| { readonly kind: "fetch" };
+
 export interface StartMessage {
 	readonly type: "start";
 	readonly image: MachineImage;
 	readonly memoryMiB: number;
 	readonly commandLine: string;
+	readonly network: NetworkAttachment;
 	/** Boot the kernel, restore a file, or wait for a "restore" message. */
 	readonly from:
 		| { readonly kind: "kernel" }

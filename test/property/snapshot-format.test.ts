@@ -14,6 +14,15 @@ const header = fc.record(
 		imageDigest: hex(64),
 		memoryMiB: fc.integer({ min: 64, max: 2047 }),
 		emulatorVersion: fc.constant("0.5.462"),
+		openFlows: fc.array(
+			fc.record({
+				protocol: fc.constant("tcp" as const),
+				guestPort: fc.integer({ min: 1, max: 65_535 }),
+				remoteAddress: fc.ipV4(),
+				remotePort: fc.integer({ min: 1, max: 65_535 }),
+			}),
+			{ maxLength: 5 },
+		),
 		stateBytes: fc.nat(2 ** 31 - 1),
 		stateSha256: hex(64),
 	},
@@ -25,6 +34,7 @@ const header = fc.record(
 			"imageDigest",
 			"memoryMiB",
 			"emulatorVersion",
+			"openFlows",
 			"stateBytes",
 			"stateSha256",
 		],

@@ -74,6 +74,7 @@ export async function openSnapshotFile(path: string): Promise<OpenSnapshot> {
 			imageDigest: header.imageDigest,
 			memoryMiB: header.memoryMiB,
 			emulatorVersion: header.emulatorVersion,
+			openFlows: header.openFlows,
 			stateBytes: header.stateBytes,
 			state: readRange(handle, stateOffset, header.stateBytes),
 			header,

@@ -30,6 +30,14 @@ export const SNAPSHOT_ID = /^s-\d{8}-\d{6}-[0-9a-f]{8}$/;
 
 const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, "not a SHA-256 in hex");
 
+const port = z.int().min(1).max(65_535);
+const openFlow = z.strictObject({
+	protocol: z.literal("tcp"),
+	guestPort: port,
+	remoteAddress: z.ipv4(),
+	remotePort: port,
+});
+
 export const snapshotHeaderSchema = z.strictObject({
 	id: z.string().regex(SNAPSHOT_ID),
 	name: z.string().regex(SNAPSHOT_NAME).optional(),
@@ -39,6 +47,7 @@ export const snapshotHeaderSchema = z.strictObject({
 	imageDigest: sha256Hex,
 	memoryMiB: z.int().min(1).max(2048),
 	emulatorVersion: z.string().min(1).max(100),
+	openFlows: z.array(openFlow).max(limits.maxOpenFlows).readonly().default([]),
 	stateBytes: z.int().min(0).max(limits.maxStateBytes),
 	stateSha256: sha256Hex,
 });

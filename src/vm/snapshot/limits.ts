@@ -5,9 +5,11 @@ const MIB = 1024 * KIB;
 
 export const limits = {
 	/** A header, bytes of JSON; checked before a byte of it is decoded. */
-	maxHeaderBytes: 64 * KIB,
+	maxHeaderBytes: 512 * KIB,
 	/** A state, bytes: the most memory that a machine can have (2 GiB), and room for its devices. */
 	maxStateBytes: 2304 * MIB,
+	/** Connections that a snapshot remembers. */
+	maxOpenFlows: 4096,
 	/** A snapshot's name, characters. */
 	maxNameChars: 64,
 	/** A snapshot's description, characters. */

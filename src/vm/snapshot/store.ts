@@ -83,6 +83,7 @@ class FolderSnapshotStore implements SnapshotStore {
 			imageDigest: saved.imageDigest,
 			memoryMiB: saved.memoryMiB,
 			emulatorVersion: saved.emulatorVersion,
+			openFlows: saved.openFlows,
 			stateBytes: saved.stateBytes,
 		};
 		const temp = this.#temp.create();

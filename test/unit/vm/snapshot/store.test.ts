@@ -23,6 +23,7 @@ function saved(bytes: Uint8Array, state?: AsyncIterable<Uint8Array>): MachineSav
 		imageDigest: "0".repeat(64),
 		memoryMiB: 128,
 		emulatorVersion: "0.5.462",
+		openFlows: [],
 		stateBytes: bytes.length,
 		state: state ?? pieces(bytes),
 	};
