@@ -5,7 +5,7 @@ import { canonicalDnsName } from "../wire/dns-name.js";
 import type { DnsTransport } from "./dns-transport.js";
 import type { Resolver } from "./resolver.js";
 
-/** Each resolver is asked so many times, in turns. */
+/** A resolver that says nothing is asked so many times, in turns with the others. */
 const ROUNDS = 3;
 const IDS = 65_536;
 
@@ -20,11 +20,14 @@ export async function askResolvers(
 	signal: AbortSignal,
 ): Promise<DnsMessage | undefined> {
 	for (let round = 0; round < ROUNDS; round++) {
+		let isSilent = false;
 		for (const resolver of resolvers) {
 			if (signal.aborted) return undefined;
 			const response = await askResolver(question, resolver, transport, signal);
 			if (response?.code === DNS_CODE.NOERROR || response?.code === DNS_CODE.NXDOMAIN) return response;
+			isSilent ||= response === undefined;
 		}
+		if (!isSilent) return undefined;
 	}
 	return undefined;
 }
