@@ -111,7 +111,6 @@ export class TcpFlow implements TcpConnectionOutput, FarEndEvents, FlowKey, Wait
 
 	/** A segment of the guest. Call endBatch() once no more are at hand. */
 	receive(segment: TcpSegment): void {
-		this.#activeMs = this.#context.clock.nowMs();
 		this.connection.receive(segment);
 		this.#touch();
 	}
@@ -119,6 +118,7 @@ export class TcpFlow implements TcpConnectionOutput, FarEndEvents, FlowKey, Wait
 	endBatch(): void {
 		this.isTouched = false;
 		if (this.#end !== undefined) return;
+		this.#activeMs = this.#context.clock.nowMs();
 		this.#far?.flush();
 		this.#updateBudget();
 		this.connection.flush();

@@ -215,6 +215,46 @@ describe("a TCP flow that the guest opens", () => {
 		expect(test.clock.pendingTimers).toBe(0);
 	});
 
+	it("may use a port again while the old connection is in TIME-WAIT", async () => {
+		const test = createTestNetwork();
+		const first = await openFlow(test);
+		first.socket.push(null);
+		await test.settle();
+		first.tcp.connection.end();
+		await test.advance(200);
+		expect(first.socket.wasEnded).toBe(true);
+		expect(test.network.usage().tcpFlows).toBe(1);
+		await test.advance(1000);
+		const again = test.guest.connect(SERVER, 80, first.tcp.localPort);
+		await test.settle();
+		expect(test.host.tcp.length).toBe(2);
+		test.host.last.accept();
+		await test.settle();
+		expect(again.isEstablished).toBe(true);
+		again.connection.send(bytes("again"));
+		await test.advance(100);
+		expect(test.host.last.receivedBytes.toString()).toBe("again");
+	});
+
+	it("of single bytes to a host that doesn't read costs few writes", async () => {
+		const test = createTestNetwork();
+		const { tcp, socket } = await openFlow(test);
+		socket.isReading = false;
+		for (let at = 0; at < 1000; at++) {
+			tcp.connection.send(Uint8Array.of(at & 0xff));
+			test.guest.deliver();
+		}
+		await test.settle();
+		socket.isReading = true;
+		socket.readOn();
+		await test.advance(100);
+		expectBytes(
+			socket.receivedBytes,
+			Uint8Array.from({ length: 1000 }, (_, at) => at & 0xff),
+		);
+		expect(socket.received.length).toBe(2);
+	});
+
 	it("costs one timer at most while it is idle", async () => {
 		const test = createTestNetwork();
 		await openFlow(test);

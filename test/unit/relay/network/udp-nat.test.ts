@@ -65,6 +65,14 @@ describe("UDP of the guest", () => {
 		expect(test.network.counters.deniedUdp).toBe(30);
 	});
 
+	it("to closed doors gets a hundred ICMP errors per second and no more", async () => {
+		const test = createTestNetwork();
+		for (let port = 1; port <= 1000; port++) test.guest.sendUdp(address("10.1.2.3"), port, bytes("a"));
+		await test.settle();
+		expect(test.guest.icmp.length).toBe(100);
+		expect(test.network.counters.icmpErrorLimit).toBe(900);
+	});
+
 	it("to 10.0.2.2 on an opened port reaches the host's localhost, which answers as 10.0.2.2", async () => {
 		const test = createTestNetwork({ hostPorts: [7000] });
 		test.guest.sendUdp(GATEWAY_ADDRESS, 7000, bytes("a"));
