@@ -60,7 +60,7 @@ module.exports = {
 		},
 		knownTo("v86-in-the-machine-process-only", "^src/vm/machine-process\\.ts$", "v86"),
 		knownTo("sdk-in-the-server-only", "^src/server\\.ts$", "@modelcontextprotocol"),
-		knownTo("ws-at-the-ends-of-the-wire-only", "^src/(relay/websocket(-[a-z]+)?|vm/network-link)\\.ts$", "ws"),
+		knownTo("ws-at-the-ends-of-the-wire-only", "^src/(relay/websocket|vm/network-link)", "ws"),
 		{
 			name: "codecs-are-pure",
 			comment: "no I/O, no timers, no logging; globals are biome's business",

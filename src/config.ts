@@ -32,7 +32,16 @@ function wholeNumber(least: number, most: number, unit: string) {
 		.refine((value) => value >= least && value <= most, rule);
 }
 
+/** An option that may be given several times; its variable holds the values with commas between them. */
+const list = z.array(z.string()).default([]);
+
 const IMAGE_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+
+const filePath = z
+	.string()
+	.min(1, "a path is needed")
+	.refine((path) => !path.includes("\0"), "a path without NUL is needed")
+	.transform((path) => (isAbsolute(path) ? path : resolve(path)));
 
 /** Each option as text, the way flags and variables bring it; the result is `Config`. */
 export const configSchema = z.object({
@@ -47,12 +56,7 @@ export const configSchema = z.object({
 		"the machine's memory in MiB, 64 to 2047; its disk is in there, too",
 	),
 	home: option(
-		z
-			.string()
-			.min(1, "a folder is needed")
-			.refine((path) => !path.includes("\0"), "a path without NUL is needed")
-			.transform((path) => (isAbsolute(path) ? path : resolve(path)))
-			.default(() => envPaths("sandbox86", { suffix: "" }).data),
+		filePath.default(() => envPaths("sandbox86", { suffix: "" }).data),
 		{ flag: "home", env: "SANDBOX86_HOME", value: "FOLDER", defaultText: "the platform's data folder" },
 		"the folder of all data: images, snapshots, logs",
 	),
@@ -60,6 +64,51 @@ export const configSchema = z.object({
 		z.url({ protocol: /^https?$/, error: "a URL with http or https is needed" }).optional(),
 		{ flag: "mirror", env: "SANDBOX86_MIRROR", value: "URL", defaultText: "the host's own, else a public one" },
 		"the Debian mirror that image builds download from; signatures decide, whatever its name",
+	),
+	network: option(
+		z.enum(["relay", "fetch", "none"], "one of relay, fetch, none is needed").default("relay"),
+		{ flag: "network", env: "SANDBOX86_NETWORK", value: "KIND" },
+		"the machine's network: relay (everything that the rules let out), fetch (HTTP by v86 itself, without rules) or none",
+	),
+	allow: option(
+		list,
+		{ flag: "allow", env: "SANDBOX86_ALLOW", value: "RULE", defaultText: "every public address" },
+		"let the machine reach a name, *.name, address or network, with :PORT if wanted; everything else is then closed (repeatable)",
+	),
+	deny: option(
+		list,
+		{ flag: "deny", env: "SANDBOX86_DENY", value: "RULE", defaultText: "none" },
+		"close what --allow or the default opens; written as --allow (repeatable)",
+	),
+	hostPort: option(
+		list,
+		{ flag: "host-port", env: "SANDBOX86_HOST_PORT", value: "PORT", defaultText: "none" },
+		"let the machine reach the host's localhost:PORT as 10.0.2.2:PORT, TCP and UDP (repeatable)",
+	),
+	forward: option(
+		list,
+		{ flag: "forward", env: "SANDBOX86_FORWARD", value: "HOST:GUEST", defaultText: "none" },
+		"lead the host's 127.0.0.1:HOST to the machine's port GUEST; append /udp for UDP (repeatable)",
+	),
+	dns: option(
+		list,
+		{ flag: "dns", env: "SANDBOX86_DNS", value: "ADDRESS", defaultText: "those of the host" },
+		"a DNS server that answers for the machine, ADDRESS or ADDRESS:PORT (repeatable)",
+	),
+	auditLog: option(
+		filePath.optional(),
+		{
+			flag: "audit-log",
+			env: "SANDBOX86_AUDIT_LOG",
+			value: "FILE",
+			defaultText: "logs/network.jsonl in the data folder",
+		},
+		"the file that gets a line of JSON for each connection and DNS question, refused ones too",
+	),
+	pcap: option(
+		filePath.optional(),
+		{ flag: "pcap", env: "SANDBOX86_PCAP", value: "FILE", defaultText: "none" },
+		"record the machine's frames in FILE, for tcpdump or Wireshark",
 	),
 	timeoutMs: option(
 		wholeNumber(1, MAX_TIMEOUT_MS, "milliseconds").default(50_000),
@@ -78,6 +127,7 @@ export type Config = z.output<typeof configSchema>;
 export const COMMANDS = {
 	serve: "serve MCP over stdin and stdout (the default)",
 	image: "build, list, verify or remove images: sandbox86 image --help",
+	relay: "run the network relay alone, for any v86: sandbox86 relay --help",
 } as const;
 
 export type CommandName = keyof typeof COMMANDS;
@@ -101,7 +151,7 @@ export function parseCommandLine(argv: readonly string[], env: Environment = pro
 		strict: false,
 		tokens: true,
 	});
-	const flags = new Map<string, string>();
+	const flags = new Map<string, string[]>();
 	const args: string[] = [];
 	let command: CommandName | undefined;
 	let meta: "help" | "version" | undefined;
@@ -120,8 +170,9 @@ export function parseCommandLine(argv: readonly string[], env: Environment = pro
 				args.push(token.inlineValue ? `${token.rawName}=${token.value}` : token.rawName);
 			} else if (token.value === undefined || (!token.inlineValue && token.value.startsWith("--"))) {
 				throw usage(`${token.rawName} needs a value`);
-			} else if (flags.has(name)) throw usage(`${token.rawName} is given twice`);
-			else flags.set(name, token.value);
+			} else if (!flags.has(name)) flags.set(name, [token.value]);
+			else if (REPEATABLE.has(name)) flags.get(name)?.push(token.value);
+			else throw usage(`${token.rawName} is given twice`);
 		}
 	}
 	if (meta !== undefined) return { kind: meta };
@@ -157,15 +208,15 @@ export function dataFolders(home: string): { readonly snapshots: string; readonl
 	return { snapshots: join(home, "snapshots"), logs: join(home, "logs") };
 }
 
-function parseConfig(flags: ReadonlyMap<string, string>, env: Environment): Config {
-	const input: Record<string, string> = {};
+function parseConfig(flags: ReadonlyMap<string, readonly string[]>, env: Environment): Config {
+	const input: Record<string, string | readonly string[]> = {};
 	const sources: Record<string, string> = {};
 	for (const { key, meta } of optionList()) {
 		const fromFlag = flags.get(meta.flag);
 		// An empty variable counts as unset: clients' configuration files leave them empty.
-		const value = fromFlag ?? (env[meta.env] || undefined);
-		if (value === undefined) continue;
-		input[key] = value;
+		const fromEnv = env[meta.env] || undefined;
+		if (fromFlag === undefined && fromEnv === undefined) continue;
+		input[key] = REPEATABLE.has(meta.flag) ? (fromFlag ?? splitList(fromEnv ?? "")) : (fromFlag?.[0] ?? fromEnv ?? "");
 		sources[key] = fromFlag === undefined ? meta.env : `--${meta.flag}`;
 	}
 	const parsed = configSchema.safeParse(input);
@@ -173,7 +224,7 @@ function parseConfig(flags: ReadonlyMap<string, string>, env: Environment): Conf
 	const issue = parsed.error.issues[0];
 	const key = String(issue?.path[0]);
 	throw usage(
-		`${sources[key] ?? key} is ${JSON.stringify(input[key]?.slice(0, 100))}, but ${issue?.message ?? "that is wrong"}`,
+		`${sources[key] ?? key} is ${JSON.stringify(String(input[key]).slice(0, 100))}, but ${issue?.message ?? "that is wrong"}`,
 	);
 }
 
@@ -191,6 +242,20 @@ function optionList(): OptionRow[] {
 		return { key, meta, description, defaultValue: String(parsed?.data ?? "none") };
 	});
 }
+
+function splitList(text: string): string[] {
+	return text
+		.split(",")
+		.map((part) => part.trim())
+		.filter((part) => part !== "");
+}
+
+/** The flags that may be given several times. */
+const REPEATABLE: ReadonlySet<string> = new Set(
+	optionList()
+		.filter(({ key }) => Array.isArray(configSchema.shape[key as keyof Config].safeParse(undefined).data))
+		.map(({ meta }) => meta.flag),
+);
 
 const FLAGS: ReadonlySet<string> = new Set(optionList().map(({ meta }) => meta.flag));
 

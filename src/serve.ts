@@ -1,10 +1,12 @@
 /** The stdio server as a process: everything is put together here, and taken apart when the client goes. */
 
+import { join } from "node:path";
 import { type Config, dataFolders } from "./config.js";
 import { prepareConsoleLog } from "./console-logs.js";
 import { describeError } from "./errors.js";
 import { loadImage } from "./image/store.js";
 import type { Log } from "./log.js";
+import { openNetwork } from "./network.js";
 import { createServer } from "./server.js";
 import { type ImageSource, Session } from "./session.js";
 import { StdioTransport } from "./stdio.js";
@@ -23,15 +25,22 @@ export async function serve(config: Config, version: string, log: Log): Promise<
 	const folders = dataFolders(config.home);
 	const snapshots = await openSnapshotStore(folders.snapshots, log);
 	const consoleLogPath = await prepareConsoleLog(folders.logs);
+	const network = await openNetwork(config, join(folders.logs, "network.jsonl"), log);
 	const session = new Session({
 		images: imageSource(config, log),
-		createMachine: (image) => createMachine({ image, memoryMiB: config.memoryMiB, log, consoleLogPath }),
+		createMachine: (image) => {
+			const machine = createMachine({ image, memoryMiB: config.memoryMiB, log, consoleLogPath, network });
+			network.serve(machine);
+			return machine;
+		},
 		log,
 	});
 	const server = createServer({
 		version,
 		machine: (wait) => session.machine(wait),
 		snapshots,
+		forwardPort: (guestPort) => network.forwardPort(guestPort),
+		networkSummary: summarizeNetwork(config),
 		defaultTimeoutMs: config.timeoutMs,
 		log,
 	});
@@ -42,7 +51,7 @@ export async function serve(config: Config, version: string, log: Log): Promise<
 		if (ending) return;
 		ending = true;
 		log.info(`ending: ${why}`);
-		await within(STOP_MS, Promise.allSettled([server.close(), session.stop()]));
+		await within(STOP_MS, Promise.allSettled([server.close(), session.stop(), network.close()]));
 		await within(FLUSH_MS, new Promise((resolve) => output.end(resolve)));
 		process.exit(exitCode);
 	};
@@ -77,6 +86,18 @@ function imageSource({ home, image, memoryMiB, mirror }: Config, log: Log): Imag
 			});
 		},
 	};
+}
+
+/** One sentence for the client: what the machine can reach. */
+function summarizeNetwork({ network, allow, hostPort }: Config): string {
+	if (network === "none") return "The machine has no network.";
+	if (network === "fetch") return "The machine reaches the network by HTTP on port 80 only; write https URLs as http.";
+	const open = allow.length === 0 ? "public addresses" : allow.join(", ");
+	const host = hostPort.length === 0 ? "" : `, and the host's own ports ${hostPort.join(", ")} at 10.0.2.2`;
+	return `The machine reaches ${open}${host}, and nothing else. forward_port opens one of its ports on the host.`.slice(
+		0,
+		400,
+	);
 }
 
 function within(ms: number, work: Promise<unknown>): Promise<unknown> {

@@ -27,6 +27,9 @@ export interface ServerDeps {
 	readonly version: string;
 	readonly machine: (wait: WaitOptions) => Promise<Machine>;
 	readonly snapshots: SnapshotStore;
+	readonly forwardPort: (guestPort: number) => Promise<string>;
+	/** What the client is told of the machine's network, as a full sentence. */
+	readonly networkSummary: string;
 	/** Time for a command that names none, ms. */
 	readonly defaultTimeoutMs: number;
 	readonly log: Log;
@@ -39,13 +42,13 @@ export interface SandboxServer {
 }
 
 /** The workflow stands in the first 512 characters: clients may show no more. */
-export const INSTRUCTIONS =
+const WORKFLOW =
 	"One 32-bit Linux machine (root, its own kernel, emulated in WebAssembly), started by the first call and kept for all. " +
 	"Work: bash runs scripts in one persistent shell; write_file and read_file move content without quoting. " +
 	"Before anything risky: snapshot; when it went wrong: restore, with memory, files and processes as they were. " +
 	"The CPU is 20 to 100 times slower than the host's and there is one: prefer small steps, " +
 	"and start long work in the background with its output in a file.\n" +
-	"There is no network. Files and processes live in the machine's memory: what is to outlast the server must be in a snapshot, " +
+	"Files and processes live in the machine's memory: what is to outlast the server must be in a snapshot, " +
 	"or be read out with read_file. The first call may take minutes while the machine's image is built; it then says how far it is.";
 
 /** Calls under way at once. */
@@ -57,7 +60,7 @@ type Extra = RequestHandlerExtra<ServerRequest, ServerNotification>;
 export function createServer(deps: ServerDeps): SandboxServer {
 	const server = new Server(
 		{ name: "sandbox86", title: "sandbox86", version: deps.version },
-		{ capabilities: { tools: {} }, instructions: INSTRUCTIONS },
+		{ capabilities: { tools: {} }, instructions: `${WORKFLOW}\n${deps.networkSummary}` },
 	);
 	let calls = 0;
 	server.onerror = (error) => deps.log.warn(error.message);
@@ -103,6 +106,7 @@ function contextOf(deps: ServerDeps, extra: Extra): ToolContext {
 	return {
 		machine: () => deps.machine({ signal, progress }),
 		snapshots: deps.snapshots,
+		forwardPort: deps.forwardPort,
 		signal,
 		progress,
 		defaultTimeoutMs: deps.defaultTimeoutMs,

@@ -30,7 +30,7 @@ export const bashTool = defineTool({
 			.describe("default 50000; clients often give up after 60000"),
 	}),
 	output,
-	annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: false },
+	annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: true },
 	async run({ command, timeout_ms }, context) {
 		const askedAt = performance.now();
 		const machine = await context.machine();

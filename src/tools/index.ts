@@ -1,4 +1,5 @@
 import { bashTool } from "./bash.js";
+import { forwardPortTool } from "./forward-port.js";
 import { readFileTool } from "./read-file.js";
 import { restoreTool } from "./restore.js";
 import { snapshotTool } from "./snapshot.js";
@@ -6,4 +7,11 @@ import type { Tool } from "./tool.js";
 import { writeFileTool } from "./write-file.js";
 
 /** All tools, in the order in which clients show them. */
-export const tools: readonly Tool[] = [bashTool, readFileTool, writeFileTool, snapshotTool, restoreTool];
+export const tools: readonly Tool[] = [
+	bashTool,
+	readFileTool,
+	writeFileTool,
+	snapshotTool,
+	restoreTool,
+	forwardPortTool,
+];

@@ -11,6 +11,8 @@ export interface ToolContext {
 	/** The machine; waits for its image to be built and throws SandboxError("image-building") when that takes long. */
 	machine(): Promise<Machine>;
 	readonly snapshots: SnapshotStore;
+	/** Leads a free port of the host's loopback to the machine's, which must run; gives its URL. */
+	forwardPort(guestPort: number): Promise<string>;
 	/** Aborted when the caller gives up. */
 	readonly signal: AbortSignal;
 	/** Tells the caller what goes on; resolves once it is sent. Undefined if the caller doesn't listen. */
@@ -30,7 +32,7 @@ export interface ToolAnnotations {
 	readonly readOnlyHint: boolean;
 	readonly destructiveHint: boolean;
 	readonly idempotentHint: boolean;
-	/** The machine has no network of its own. */
+	/** Whether the tool can reach the world outside of the machine. */
 	readonly openWorldHint: boolean;
 }
 

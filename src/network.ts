@@ -1,0 +1,270 @@
+/** The machine's network as the server sets it up: who is let out, which ports lead in, and when the machine must wake. */
+
+import { createServer } from "node:net";
+import type { Config } from "./config.js";
+import { describeError, errnoOf, SandboxError } from "./errors.js";
+import type { Log } from "./log.js";
+import type { EgressRule } from "./relay/egress/rule.js";
+import type { Relay } from "./relay/relay.js";
+import type { Resolver } from "./relay/services/resolver.js";
+import { type Machine, type MachineNetwork, NETWORK_MTU, type OpenFlow } from "./vm/machine.js";
+import type { NetworkAttachment } from "./vm/process-messages.js";
+
+/** What the relay calls this server's one machine; it stands in the audit log. */
+const MACHINE_NAME = "machine";
+
+export type NetworkSettings = Pick<
+	Config,
+	"network" | "allow" | "deny" | "hostPort" | "forward" | "dns" | "auditLog" | "pcap"
+>;
+
+/** A port of the host's loopback that leads into the machine. */
+export interface PortForward {
+	readonly protocol: "tcp" | "udp";
+	readonly hostPort: number;
+	readonly guestPort: number;
+}
+
+export interface ServerNetwork extends MachineNetwork {
+	/** The machine that is kept awake while connections into it are open. */
+	serve(machine: Machine): void;
+	/** Leads a free port of the host's loopback to the machine's; the machine must run. The same port again gives the same URL. */
+	forwardPort(guestPort: number): Promise<string>;
+	close(): Promise<void>;
+}
+
+/** Checks all settings, so that a mistake is told when the server starts; what costs time is left for the first machine. */
+export async function openNetwork(
+	settings: NetworkSettings,
+	defaultAuditLog: string,
+	log: Log,
+): Promise<ServerNetwork> {
+	if (settings.network === "relay") return RelayNetwork.open(settings, defaultAuditLog, log);
+	const needsRelay = [
+		["--allow", settings.allow.length],
+		["--deny", settings.deny.length],
+		["--host-port", settings.hostPort.length],
+		["--forward", settings.forward.length],
+		["--dns", settings.dns.length],
+		["--audit-log", settings.auditLog],
+		["--pcap", settings.pcap],
+	] as const;
+	for (const [flag, given] of needsRelay) {
+		if (given !== undefined && given !== 0) {
+			throw new SandboxError(
+				"invalid-argument",
+				`${flag} is of no effect with --network ${settings.network}`,
+				"use --network relay, or leave the option out",
+			);
+		}
+	}
+	return new PlainNetwork({ kind: settings.network });
+}
+
+/** "8080:80", "5353:53/udp" */
+export function parsePortForward(text: string): PortForward {
+	const parts = /^(\d{1,5}):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text);
+	const [hostPort, guestPort] = [Number(parts?.[1]), Number(parts?.[2])];
+	const isPort = (port: number) => port >= 1 && port <= 65_535;
+	if (parts === null || !isPort(hostPort) || !isPort(guestPort)) {
+		throw new SandboxError(
+			"invalid-argument",
+			`--forward is ${JSON.stringify(text.slice(0, 100))}, but HOST:GUEST is needed, two ports from 1 to 65535`,
+			"for example --forward 8080:80, or --forward 5353:53/udp",
+		);
+	}
+	return { protocol: parts[3] === "udp" ? "udp" : "tcp", hostPort, guestPort };
+}
+
+/** No network, or one that needs nothing of ours. */
+class PlainNetwork implements ServerNetwork {
+	readonly #attachment: NetworkAttachment;
+
+	constructor(attachment: NetworkAttachment) {
+		this.#attachment = attachment;
+	}
+
+	async attach(): Promise<NetworkAttachment> {
+		return this.#attachment;
+	}
+
+	serve(): void {}
+
+	guestIsUp(): void {}
+
+	openFlows(): readonly OpenFlow[] {
+		return [];
+	}
+
+	abandonFlows(): void {}
+
+	async forwardPort(): Promise<string> {
+		throw new SandboxError(
+			"invalid-argument",
+			`no port can be forwarded with --network ${this.#attachment.kind}`,
+			"start the server with --network relay",
+		);
+	}
+
+	async close(): Promise<void> {}
+}
+
+interface RelayRules {
+	readonly allow: readonly EgressRule[];
+	readonly deny: readonly EgressRule[];
+	readonly hostPorts: readonly number[];
+	readonly resolvers: readonly Resolver[] | undefined;
+}
+
+class RelayNetwork implements ServerNetwork {
+	readonly #log: Log;
+	readonly #settings: NetworkSettings;
+	readonly #auditLogPath: string;
+	readonly #rules: RelayRules;
+	readonly #forwards: readonly PortForward[];
+	#relay: Promise<Relay> | undefined;
+	#running: Relay | undefined;
+	#machine: Machine | undefined;
+	/** Keeps the machine awake while connections into it are open. */
+	#hold: Promise<() => void> | undefined;
+	#areForwardsOpen = false;
+
+	static async open(settings: NetworkSettings, defaultAuditLog: string, log: Log): Promise<RelayNetwork> {
+		const { parseHostPort, parseRule } = await import("./relay/egress/rule.js");
+		const { parseResolver } = await import("./relay/services/resolver.js");
+		const rules = {
+			allow: settings.allow.map(parseRule),
+			deny: settings.deny.map(parseRule),
+			hostPorts: settings.hostPort.map(parseHostPort),
+			resolvers: settings.dns.length === 0 ? undefined : settings.dns.map(parseResolver),
+		};
+		const forwards = settings.forward.map(parsePortForward);
+		for (const { protocol, hostPort } of forwards) if (protocol === "tcp") await checkPortIsFree(hostPort);
+		return new RelayNetwork(settings, settings.auditLog ?? defaultAuditLog, rules, forwards, log);
+	}
+
+	private constructor(
+		settings: NetworkSettings,
+		auditLogPath: string,
+		rules: RelayRules,
+		forwards: readonly PortForward[],
+		log: Log,
+	) {
+		this.#settings = settings;
+		this.#auditLogPath = auditLogPath;
+		this.#rules = rules;
+		this.#forwards = forwards;
+		this.#log = log;
+	}
+
+	serve(machine: Machine): void {
+		this.#machine = machine;
+	}
+
+	async attach(): Promise<NetworkAttachment> {
+		this.#relay ??= this.#start();
+		const relay = await this.#relay;
+		return { kind: "relay", url: relay.machineUrl(MACHINE_NAME) };
+	}
+
+	guestIsUp(): void {
+		this.#running?.network(MACHINE_NAME)?.guestIsUp();
+	}
+
+	openFlows(): readonly OpenFlow[] {
+		return this.#running?.network(MACHINE_NAME)?.openFlows() ?? [];
+	}
+
+	abandonFlows(flows: readonly OpenFlow[]): void {
+		this.#running?.network(MACHINE_NAME)?.abandonFlows(flows);
+	}
+
+	async forwardPort(guestPort: number): Promise<string> {
+		const relay = this.#running;
+		if (relay === undefined) throw new SandboxError("internal", "the relay is not running");
+		const open = relay
+			.forwards(MACHINE_NAME)
+			.find((forward) => forward.protocol === "tcp" && forward.guestPort === guestPort);
+		return (open ?? (await relay.forward(MACHINE_NAME, 0, guestPort, "tcp"))).url;
+	}
+
+	async close(): Promise<void> {
+		const relay = await this.#relay?.catch(() => undefined);
+		await relay?.close();
+	}
+
+	async #start(): Promise<Relay> {
+		const { createRelay } = await import("./relay/relay.js");
+		const { allow, deny, hostPorts, resolvers } = this.#rules;
+		const relay = await createRelay({
+			allow,
+			deny,
+			hostPorts,
+			...(resolvers === undefined ? {} : { resolvers }),
+			mtu: NETWORK_MTU,
+			maxMachines: 1,
+			auditLogPath: this.#auditLogPath,
+			...(this.#settings.pcap === undefined ? {} : { pcapPath: this.#settings.pcap }),
+			log: this.#log,
+			events: {
+				connected: () => this.#openForwards(),
+				inbound: () => this.#keepAwake(),
+				inboundIdle: () => this.#letSleep(),
+			},
+		});
+		this.#running = relay;
+		return relay;
+	}
+
+	/** Once: the relay keeps them for the machine's later connections. */
+	#openForwards(): void {
+		if (this.#areForwardsOpen) return;
+		this.#areForwardsOpen = true;
+		for (const { protocol, hostPort, guestPort } of this.#forwards) {
+			// The relay has the machine's network from the next turn on.
+			setImmediate(() => {
+				this.#running?.forward(MACHINE_NAME, hostPort, guestPort, protocol).catch((error: unknown) => {
+					this.#log.error(`--forward ${hostPort}:${guestPort} can't be had: ${describeError(error)}`);
+				});
+			});
+		}
+	}
+
+	async #keepAwake(): Promise<void> {
+		if (this.#machine === undefined) throw new SandboxError("internal", "there is no machine to wake");
+		this.#hold ??= this.#machine.keepAwake();
+		try {
+			await this.#hold;
+		} catch (error) {
+			this.#hold = undefined;
+			throw error;
+		}
+	}
+
+	#letSleep(): void {
+		const hold = this.#hold;
+		this.#hold = undefined;
+		hold?.then(
+			(release) => release(),
+			() => {},
+		);
+	}
+}
+
+async function checkPortIsFree(port: number): Promise<void> {
+	const probe = createServer();
+	try {
+		await new Promise<void>((resolve, reject) => {
+			probe.once("error", reject);
+			probe.listen({ host: "127.0.0.1", port }, resolve);
+		});
+	} catch (error) {
+		throw new SandboxError(
+			"already-exists",
+			`--forward can't have port ${port} of 127.0.0.1 (${errnoOf(error) ?? describeError(error)})`,
+			"choose another port of the host, or end the program that has it",
+		);
+	} finally {
+		probe.close();
+	}
+}
