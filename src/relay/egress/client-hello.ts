@@ -34,7 +34,7 @@ export function readClientHello(bytes: Uint8Array): FirstBytes {
 	return readExtensions(handshake.subarray(MESSAGE_HEADER_BYTES, MESSAGE_HEADER_BYTES + length));
 }
 
-/** The handshake bytes that are there; undefined if something else comes between. */
+/** The handshake's bytes that are there; undefined if their record is malformed. */
 function joinRecords(bytes: Uint8Array): Uint8Array | undefined {
 	const pieces: Uint8Array[] = [];
 	for (let at = 0; at < bytes.length; ) {

@@ -1,5 +1,5 @@
 import { SandboxError } from "../../errors.js";
-import { DNS_ADDRESS, GATEWAY_ADDRESS, type Ipv4 } from "../addresses.js";
+import { DNS_ADDRESS, GATEWAY_ADDRESS, type Ipv4, NETWORK_ADDRESS, NETWORK_MASK } from "../addresses.js";
 import { isRangeWithin, isSingleAddress } from "./address-range.js";
 import type { NameTable } from "./name-table.js";
 import { type EgressRule, isNameRule, ruleMatchesAddress, ruleMatchesName, ruleMatchesPort } from "./rule.js";
@@ -62,6 +62,7 @@ export interface Policy {
 export const DNS_PORT = 53;
 /** QUIC hides its names from us; programs fall back to TCP. */
 const QUIC_PORT = 443;
+const NETWORK = { base: NETWORK_ADDRESS, mask: NETWORK_MASK };
 
 /** Throws SandboxError "invalid-argument" if an allow rule is about what no rule opens. */
 export function createPolicy(options: PolicyOptions): Policy {
@@ -209,7 +210,7 @@ class RulePolicy implements Policy {
 	#decideGateway(address: Ipv4, port: number | undefined): Verdict {
 		const isAlias = address === GATEWAY_ADDRESS && port !== undefined && this.#hostPorts.has(port);
 		if (!isAlias) return refuse("host-port", "no --host-port opens it", undefined);
-		const denied = this.#deny.find((rule) => ruleMatchesAddress(rule, address) && ruleMatchesPort(rule, port));
+		const denied = this.#deny.find((rule) => isAboutGateway(rule) && ruleMatchesPort(rule, port));
 		if (denied !== undefined) return refuseDenied(denied, undefined);
 		return { allowed: true, rule: `host-port ${port}`, checkNames: false, name: undefined };
 	}
@@ -250,6 +251,14 @@ class RulePolicy implements Policy {
 		const special = specialRangeOf(address);
 		return special === undefined || (!special.isFixed && isRangeWithin(rule.target.range, special));
 	}
+}
+
+/** A rule that is about more than the machine's network is about the world's addresses: it does not close a host port. */
+function isAboutGateway(rule: EgressRule): boolean {
+	const { target } = rule;
+	return (
+		ruleMatchesAddress(rule, GATEWAY_ADDRESS) && target.kind === "addresses" && isRangeWithin(target.range, NETWORK)
+	);
 }
 
 function refuse(rule: string, reason: string, name: string | undefined): Refused {

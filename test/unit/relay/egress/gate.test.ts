@@ -1,6 +1,10 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Ipv4 } from "../../../../src/relay/addresses.js";
-import { createGate, ipv4 } from "./support.js";
+import { createHostAddresses } from "../../../../src/relay/egress/host-addresses.js";
+import { formatIpv4Address } from "../../../../src/relay/wire/address.js";
+import { createGate, ipv4, tryEverything } from "./support.js";
 
 const PEER = ipv4("1.1.1.1");
 
@@ -39,6 +43,35 @@ describe("the gate", () => {
 		parts.names.record("one.test", PEER, 60);
 		const opening = parts.gate.connectTcp(PEER, 443);
 		expect("socket" in opening && opening.nameCheck).toBeDefined();
+	});
+
+	it("keeps the relay's own port, and every other of the host, from being reached by any address of the host", () => {
+		const hostAddresses = [...createHostAddresses()()].map(formatIpv4Address);
+		expect(hostAddresses).toContain("127.0.0.1");
+		const parts = createGate({ allow: ["0.0.0.0/0", "10.0.0.0/8", "*"], hostPorts: [3000], hostAddresses });
+		for (const address of [...hostAddresses, "127.1.2.3", "0.0.0.0", "10.0.2.2", "10.0.2.3"]) {
+			expect(tryEverything(parts, ipv4(address), 4000)).toEqual([]);
+		}
+	});
+
+	it("is alone with the host's sockets: nothing else in the relay calls them, or makes any that reach out", () => {
+		const folder = resolve(import.meta.dirname, "../../../../src/relay");
+		const modules = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".ts"));
+		const having = (pattern: RegExp) =>
+			modules
+				.filter((name) => pattern.test(readFileSync(join(folder, name), "utf8")))
+				.map((name) => name.replaceAll("\\", "/"));
+		expect(having(/\b(?:connectLocalhost|bindUdp)\(|sockets\.(?:connectTcp|ping)\(/).sort()).toEqual([
+			"egress/gate.ts",
+			"egress/host-sockets.ts",
+		]);
+		// The resolver's own messages to the host's resolvers are the one exception.
+		expect(having(/import \{[^}]*\bconnect\b[^}]*\} from "node:(?:net|tls)"/).sort()).toEqual([
+			"egress/host-sockets.ts",
+			"services/dns-transport.ts",
+		]);
+		expect(having(/from "node:child_process"/)).toEqual(["egress/ping.ts"]);
+		expect(having(/from "node:https?"/)).toEqual(having(/import \{ createServer,[^}]*\} from "node:http"/));
 	});
 
 	it("tells a ping's outcome", async () => {

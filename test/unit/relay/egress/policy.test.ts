@@ -70,6 +70,15 @@ describe("the alias of the host's localhost", () => {
 		}
 	});
 
+	it("is closed again by a --deny that is about the machine's own network, not by one about the world", () => {
+		const wide = createGate({ deny: ["0.0.0.0/0", "10.0.0.0/8"], hostPorts: [3000] });
+		expect(tryEverything(wide, ipv4("10.0.2.2"), 3000)).toHaveLength(2);
+		for (const rule of ["10.0.2.2", "10.0.2.0/24:3000"]) {
+			const parts = createGate({ deny: [rule], hostPorts: [3000] });
+			expect(tryEverything(parts, ipv4("10.0.2.2"), 3000)).toEqual([]);
+		}
+	});
+
 	it("is never the relay's own port, nor the resolver's", () => {
 		checkHostPorts([3000, 8080], 4000);
 		expect(() => checkHostPorts([3000, 4000], 4000)).toThrow(SandboxError);
