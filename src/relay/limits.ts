@@ -122,6 +122,9 @@ export const PCAP_MAX_BYTES = 268_435_456;
 
 /** Fragmented IPv4 packets of one guest that wait for their rest. */
 export const REASSEMBLY_MAX_DATAGRAMS = 16;
+/** Payload bytes of all of them. */
 export const REASSEMBLY_MAX_BYTES = 256 * 1024;
+/** Fragments of one packet: enough for 65,515 bytes in packets of 296. */
+export const REASSEMBLY_MAX_FRAGMENTS = 256;
 /** RFC 1122 3.3.2 wants 60 to 120 s; a guest on the same machine needs less. */
 export const REASSEMBLY_MS = 30_000;

@@ -1,11 +1,12 @@
-import { REASSEMBLY_MAX_BYTES, REASSEMBLY_MAX_DATAGRAMS, REASSEMBLY_MS } from "../limits.js";
+import { REASSEMBLY_MAX_BYTES, REASSEMBLY_MAX_DATAGRAMS, REASSEMBLY_MAX_FRAGMENTS, REASSEMBLY_MS } from "../limits.js";
 import type { Ipv4Packet } from "../wire/ipv4.js";
 
 const MAX_PAYLOAD_BYTES = 65_515;
 
 interface PartialPacket {
 	readonly startedMs: number;
-	readonly first: Ipv4Packet;
+	/** The fragment with offset 0, or any other until that one comes: its header is that of the whole. */
+	first: Ipv4Packet;
 	/** By offset; a set of pieces that don't overlap. */
 	readonly pieces: Map<number, Uint8Array>;
 	bytes: number;
@@ -26,10 +27,14 @@ export class Reassembly {
 		return this.#bytes;
 	}
 
-	/** Takes a fragment; gives the whole packet when it is the last one missing. Copies what it keeps. */
+	/**
+	 * Takes a fragment; gives the whole packet when it is the last one missing. Copies what it keeps. A packet that is no
+	 * fragment comes back as it is.
+	 */
 	add(packet: Ipv4Packet, nowMs: number): Ipv4Packet | undefined {
 		this.#expire(nowMs);
 		const { payload, fragmentOffset, moreFragments } = packet;
+		if (fragmentOffset === 0 && !moreFragments) return packet;
 		const end = fragmentOffset + payload.length;
 		if (payload.length === 0 || end > MAX_PAYLOAD_BYTES || (moreFragments && payload.length % 8 !== 0))
 			return undefined;
@@ -40,7 +45,8 @@ export class Reassembly {
 			this.#drop(key);
 			return undefined;
 		}
-		partial.pieces.set(fragmentOffset, payload.slice());
+		partial.pieces.set(fragmentOffset, new Uint8Array(payload));
+		if (fragmentOffset === 0) partial.first = headOf(packet);
 		partial.bytes += payload.length;
 		this.#bytes += payload.length;
 		if (!moreFragments) partial.total = end;
@@ -53,8 +59,13 @@ export class Reassembly {
 	}
 
 	#begin(key: string, packet: Ipv4Packet, nowMs: number): PartialPacket {
-		const first = { ...packet, header: packet.header.slice(), payload: packet.payload.subarray(0, 0) };
-		const partial: PartialPacket = { startedMs: nowMs, first, pieces: new Map(), bytes: 0, total: undefined };
+		const partial: PartialPacket = {
+			startedMs: nowMs,
+			first: headOf(packet),
+			pieces: new Map(),
+			bytes: 0,
+			total: undefined,
+		};
 		this.#partials.set(key, partial);
 		return partial;
 	}
@@ -80,7 +91,13 @@ export class Reassembly {
 	}
 }
 
+/** A copy without the payload. (A Buffer's `slice` would be a view.) */
+function headOf(packet: Ipv4Packet): Ipv4Packet {
+	return { ...packet, header: new Uint8Array(packet.header), payload: new Uint8Array(0) };
+}
+
 function fits({ pieces, total }: PartialPacket, start: number, end: number, moreFragments: boolean): boolean {
+	if (pieces.size >= REASSEMBLY_MAX_FRAGMENTS) return false;
 	if (total !== undefined && (end > total || !moreFragments)) return false;
 	for (const [offset, piece] of pieces) {
 		if (offset < end && start < offset + piece.length) return false;

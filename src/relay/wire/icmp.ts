@@ -1,7 +1,7 @@
 import type { Parsed } from "../../parsed.js";
 import { readUint16, readUint32, writeUint16, writeUint32 } from "./bytes.js";
 import { foldChecksum, sumWords } from "./checksum.js";
-import type { Ipv4Packet } from "./ipv4.js";
+import { IPV4_HEADER_BYTES, type Ipv4Packet } from "./ipv4.js";
 
 // RFC 792: type(1) code(1) checksum(2) rest(4), then data
 const CHECKSUM_OFFSET = 2;
@@ -18,8 +18,8 @@ export const ICMP_HOST_UNREACHABLE = 1;
 export const ICMP_PORT_UNREACHABLE = 3;
 export const ICMP_ADMINISTRATIVELY_PROHIBITED = 13;
 
-/** What an error quotes of the packet's payload at most: together 576 bytes (RFC 1812 4.3.2.3). */
-const QUOTED_PAYLOAD_BYTES = 520;
+/** What an error quotes of a packet at most: it is no longer than 576 bytes itself (RFC 1812 4.3.2.3). */
+const QUOTED_BYTES = 576 - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
 
 export interface IcmpMessage {
 	readonly type: number;
@@ -66,9 +66,10 @@ export function timeExceeded(original: Ipv4Packet): Uint8Array {
 }
 
 function errorAbout({ header, payload }: Ipv4Packet, type: number, code: number): Uint8Array {
-	const quoted = new Uint8Array(header.length + Math.min(payload.length, QUOTED_PAYLOAD_BYTES));
+	const shown = payload.subarray(0, QUOTED_BYTES - header.length);
+	const quoted = new Uint8Array(header.length + shown.length);
 	quoted.set(header);
-	quoted.set(payload.subarray(0, QUOTED_PAYLOAD_BYTES), header.length);
+	quoted.set(shown, header.length);
 	return serializeIcmpMessage({ type, code, rest: 0, payload: quoted });
 }
 
