@@ -31,22 +31,35 @@ async function main(argv: readonly string[]): Promise<void> {
 		case "image":
 			process.exitCode = await manageImages(config, log, args);
 			return;
+		case "relay":
+			process.exitCode = await relay(config, log, args);
+			return;
 	}
 }
 
-async function manageImages(config: Config, log: Log, args: readonly string[]): Promise<number> {
-	const { runImageCommand } = await import("./image/commands.js");
+async function relay(config: Config, log: Log, args: readonly string[]): Promise<number> {
+	const { runRelay } = await import("./relay/command.js");
+	return runRelay(args, { settings: config, log, stdout: process.stdout, signal: interruption() });
+}
+
+/** Aborted by the first SIGINT or SIGTERM; the second ends the process at once. */
+function interruption(): AbortSignal {
 	const ending = new AbortController();
 	const interrupt = () =>
 		ending.abort(new SandboxError("cancelled", "interrupted", "start the command again, it goes on where it was"));
 	process.once("SIGINT", interrupt);
 	process.once("SIGTERM", interrupt);
+	return ending.signal;
+}
+
+async function manageImages(config: Config, log: Log, args: readonly string[]): Promise<number> {
+	const { runImageCommand } = await import("./image/commands.js");
 	return runImageCommand(args, {
 		home: config.home,
 		mirror: config.mirror,
 		memoryMiB: config.memoryMiB,
 		log,
-		signal: ending.signal,
+		signal: interruption(),
 		stdout: process.stdout,
 		stderr: process.stderr,
 	});

@@ -11,6 +11,9 @@ import { IPV4_HEADER_BYTES, PROTOCOL_ICMP, PROTOCOL_UDP, writeIpv4Header } from 
 import { serializeTcpFrame, type TcpSegment } from "./wire/tcp.js";
 import { serializeUdpDatagram } from "./wire/udp.js";
 
+/** A few SYNs and RSTs; whatever is lost here is sent again by its flow. */
+const MAX_UNSENT_SEGMENTS = 16;
+
 /** Where a frame with an IPv4 packet goes, when not to the guest's address. */
 export interface Delivery {
 	readonly mac: Mac;
@@ -35,6 +38,8 @@ export class GuestWire {
 	#isCongested = false;
 	#identification = 0;
 	#onKnown: (() => void) | undefined;
+	/** Segments without payload that wait for the MAC (RFC 1122 2.3.2.2). */
+	readonly #unsent: [TcpSegment, Ipv4][] = [];
 
 	constructor(link: FrameLink, mtu: number, counters: Counters, clock: Clock) {
 		this.#link = link;
@@ -54,13 +59,16 @@ export class GuestWire {
 
 	/** A frame of the guest was here, or the guest is known to have its network up: it may be spoken to. */
 	guestIsUp(): void {
+		if (this.#isUp) return;
 		this.#isUp = true;
+		if (this.#onKnown !== undefined || this.#unsent.length > 0) this.#askForGuest();
 	}
 
 	/** A valid frame of the guest's address came from `mac`. */
 	learn(mac: Mac): void {
 		if (mac === this.#guestMac) return;
 		this.#guestMac = mac;
+		for (const [segment, source] of this.#unsent.splice(0)) this.sendTcp(segment, source);
 		const known = this.#onKnown;
 		this.#onKnown = undefined;
 		known?.();
@@ -90,6 +98,7 @@ export class GuestWire {
 		this.#isClosed = true;
 		this.#waiting.clear();
 		this.#onKnown = undefined;
+		this.#unsent.length = 0;
 	}
 
 	drained(): void {
@@ -102,6 +111,9 @@ export class GuestWire {
 	sendTcp(segment: TcpSegment, source: Ipv4): void {
 		const mac = this.#guestMac;
 		if (mac === undefined) {
+			// Such as a forward's SYN to a guest that was just restored: it goes out as soon as the MAC is known.
+			if (segment.payload.length === 0 && this.#unsent.length < MAX_UNSENT_SEGMENTS) this.#unsent.push([segment, source]);
+			else this.#counters.guestUnknown += 1;
 			this.#askForGuest();
 			return;
 		}
@@ -141,6 +153,7 @@ export class GuestWire {
 	sendIpv4(source: Ipv4, protocol: number, payload: Uint8Array, delivery?: Delivery): void {
 		const mac = delivery?.mac ?? this.#guestMac;
 		if (mac === undefined) {
+			this.#counters.guestUnknown += 1;
 			this.#askForGuest();
 			return;
 		}
@@ -172,9 +185,8 @@ export class GuestWire {
 		this.#send(frame);
 	}
 
-	/** What was to be sent is lost, as behind a router whose neighbour has not answered yet. At most one request per second (RFC 1122 2.3.2.1). */
+	/** At most one request per second (RFC 1122 2.3.2.1). */
 	#askForGuest(): void {
-		this.#counters.guestUnknown += 1;
 		if (!this.#isUp || !this.#askLimit.allows(this.#clock.nowMs())) return;
 		this.sendArp(
 			{

@@ -94,7 +94,7 @@ export class FakeHost implements HostSockets {
 	readonly tcp: FakeSocket[] = [];
 	readonly udp: FakeUdpSocket[] = [];
 	readonly pinged: string[] = [];
-	pingOutcome: PingOutcome = { kind: "reply" };
+	pingOutcome: PingOutcome | Promise<PingOutcome> = { kind: "reply" };
 	/** What is done with each new connection. */
 	onConnect: (socket: FakeSocket) => void = () => {};
 

@@ -110,6 +110,65 @@ describe("a TCP forward", () => {
 		expect(events).toEqual(["inbound 80", "idle"]);
 	});
 
+	it("tells that it is idle only when all of its clients have left", async () => {
+		let idle = 0;
+		const test = createLoopbackNetwork({ onInboundIdle: () => idle++ });
+		test.guest.listening.add(80);
+		const forward = await test.network.forward(0, 80, "tcp");
+		const clients = [1, 2].map(() => connect({ host: "127.0.0.1", port: forward.hostPort }).on("error", () => {}));
+		await until(test, () => test.guest.accepted.filter(({ isEstablished }) => isEstablished).length === 2);
+		clients[0]?.resetAndDestroy();
+		await until(test, () => test.network.inboundFlows === 1);
+		expect(idle).toBe(0);
+		clients[1]?.resetAndDestroy();
+		await until(test, () => test.network.inboundFlows === 0);
+		expect(idle).toBe(1);
+	});
+
+	it("leaves nothing behind when the network is closed while the machine wakes", async () => {
+		let wake: (() => void) | undefined;
+		const test = createLoopbackNetwork({
+			onInbound: () =>
+				new Promise((resolve) => {
+					wake = resolve;
+				}),
+		});
+		const forward = await test.network.forward(0, 80, "tcp");
+		const client = connect({ host: "127.0.0.1", port: forward.hostPort });
+		let isClosed = false;
+		client
+			.on("error", () => {})
+			.on("close", () => {
+				isClosed = true;
+			});
+		client.resume();
+		await until(test, () => wake !== undefined);
+		test.network.close();
+		await until(test, () => isClosed);
+		wake?.();
+		await test.settle();
+		expect(test.network.inboundFlows).toBe(0);
+		expect(test.network.usage()).toMatchObject({ tcpFlows: 0, deadlines: 0 });
+		expect(test.clock.pendingTimers).toBe(0);
+	});
+
+	it("speaks to a guest that has sent nothing yet only when it is known to be up, and asks for its MAC first", async () => {
+		const test = createTestNetwork({ sockets: nodeHostSockets });
+		open.push(test);
+		test.guest.listening.add(80);
+		const forward = await test.network.forward(0, 80, "tcp");
+		const client = connect({ host: "127.0.0.1", port: forward.hostPort });
+		client.on("error", () => {});
+		await until(test, () => test.network.usage().tcpFlows === 1);
+		await test.advance(3000);
+		expect(test.guest.frames).toEqual([]);
+		test.network.guestIsUp();
+		await test.settle();
+		expect(test.guest.arp).toMatchObject([{ operation: "request", senderAddress: GATEWAY_ADDRESS }]);
+		expect(test.guest.accepted[0]?.isEstablished).toBe(true);
+		client.destroy();
+	});
+
 	it("resets the client when the machine can't be woken", async () => {
 		const test = createLoopbackNetwork({ onInbound: () => Promise.reject(new Error("it is gone")) });
 		const forward = await test.network.forward(0, 80, "tcp");

@@ -118,6 +118,29 @@ describe("a network", () => {
 		]);
 	});
 
+	it("has few pings under way at a time", async () => {
+		const test = createTestNetwork();
+		test.host.pingOutcome = new Promise(() => {});
+		for (let time = 0; time < 20; time++) test.guest.sendIcmp(SERVER, ECHO);
+		await test.settle();
+		expect(test.host.pinged.length).toBe(8);
+		expect(test.network.counters.pingLimit).toBe(12);
+	});
+
+	it("passes no reply on to a guest that was restored meanwhile", async () => {
+		const test = createTestNetwork();
+		let reply: () => void = () => {};
+		test.host.pingOutcome = new Promise((resolve) => {
+			reply = () => resolve({ kind: "reply" });
+		});
+		test.guest.sendIcmp(SERVER, ECHO);
+		await test.settle();
+		test.network.abandonFlows([]);
+		reply();
+		await test.settle();
+		expect(test.guest.icmp).toEqual([]);
+	});
+
 	it("pings nobody whom the policy closes", async () => {
 		const test = createTestNetwork();
 		test.guest.sendIcmp(address("192.168.1.1"), ECHO);

@@ -307,6 +307,30 @@ describe("TCP to 10.0.2.2", () => {
 		expect(test.clock.pendingTimers).toBe(0);
 	});
 
+	it("a DNS connection has 16 queries under way at a time", async () => {
+		let asked = 0;
+		const test = createTestNetwork({
+			answerDns: () => {
+				asked += 1;
+				return new Promise(() => {});
+			},
+		});
+		const tcp = test.guest.connect(GATEWAY_ADDRESS, 53);
+		for (let query = 0; query < 40; query++) tcp.connection.send(Uint8Array.of(0, 1, query));
+		await test.settle();
+		expect(asked).toBe(16);
+	});
+
+	it("a DNS connection that sends a query of absurd size, or none at all, is reset", async () => {
+		const test = createTestNetwork({ answerDns: async () => undefined });
+		const long = test.guest.connect(GATEWAY_ADDRESS, 53);
+		long.connection.send(Uint8Array.of(255, 255));
+		const wrong = test.guest.connect(GATEWAY_ADDRESS, 53);
+		wrong.connection.send(Uint8Array.of(0, 1, 7));
+		await test.settle();
+		expect([long.closeReason, wrong.closeReason]).toEqual(["reset-by-guest", "reset-by-guest"]);
+	});
+
 	it("a DNS connection that idles ends after seconds", async () => {
 		const test = createTestNetwork();
 		const tcp = test.guest.connect(GATEWAY_ADDRESS, 53);
@@ -407,6 +431,8 @@ describe("limits", () => {
 		await test.advance(120_000, 1000);
 		expect(test.network.usage()).toMatchObject({ tcpFlows: 0, deadlines: 0 });
 		expect(test.clock.pendingTimers).toBe(0);
+		test.guest.isRecording = true;
+		await openFlow(test);
 	});
 
 	it("bandwidth delays TCP both ways and loses nothing", async () => {
