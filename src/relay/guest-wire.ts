@@ -112,7 +112,8 @@ export class GuestWire {
 		const mac = this.#guestMac;
 		if (mac === undefined) {
 			// Such as a forward's SYN to a guest that was just restored: it goes out as soon as the MAC is known.
-			if (segment.payload.length === 0 && this.#unsent.length < MAX_UNSENT_SEGMENTS) this.#unsent.push([segment, source]);
+			if (segment.payload.length === 0 && this.#unsent.length < MAX_UNSENT_SEGMENTS)
+				this.#unsent.push([segment, source]);
 			else this.#counters.guestUnknown += 1;
 			this.#askForGuest();
 			return;
