@@ -22,8 +22,17 @@ export default defineConfig({
 				},
 			},
 			{
+				test: {
+					...machineTests,
+					name: "network",
+					include: ["test/network/**/*.test.ts"],
+					globalSetup: ["test/network/build-peer.ts"],
+					sequence: { groupOrder: 1 },
+				},
+			},
+			{
 				resolve: { alias: builtModules },
-				test: { ...machineTests, name: "guest", include: ["test/guest/**/*.test.ts"], sequence: { groupOrder: 1 } },
+				test: { ...machineTests, name: "guest", include: ["test/guest/**/*.test.ts"], sequence: { groupOrder: 2 } },
 			},
 			{
 				resolve: { alias: builtModules },
@@ -32,7 +41,7 @@ export default defineConfig({
 					name: "base",
 					include: ["test/base/**/*.test.ts"],
 					globalSetup: ["test/base/build-image.ts"],
-					sequence: { groupOrder: 3 },
+					sequence: { groupOrder: 4 },
 				},
 			},
 			{
@@ -41,7 +50,7 @@ export default defineConfig({
 					name: "mcp",
 					include: ["test/mcp/**/*.test.ts"],
 					globalSetup: ["test/mcp/global-setup.ts"],
-					sequence: { groupOrder: 2 },
+					sequence: { groupOrder: 3 },
 				},
 			},
 		],
