@@ -3,6 +3,7 @@ import type { Ipv4, Mac } from "../addresses.js";
 import { readUint16, readUint32, writeUint16, writeUint32 } from "./bytes.js";
 import { foldChecksum, pseudoHeaderSum, sumWords } from "./checksum.js";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, writeEthernetHeader } from "./ethernet.js";
+import { frameMemory } from "./frame-memory.js";
 import { IPV4_HEADER_BYTES, PROTOCOL_TCP, writeIpv4Header } from "./ipv4.js";
 
 // RFC 9293 3.1: source port(2) destination port(2) sequence(4) acknowledgment(4) data offset(1) flags(1) window(2)
@@ -201,7 +202,7 @@ export function serializeTcpFrame(frame: TcpFrame): Uint8Array {
 	const { segment, source, destination } = frame;
 	const segmentBytes = tcpHeaderBytes(segment.options) + segment.payload.length;
 	const start = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES;
-	const bytes = new Uint8Array(start + segmentBytes);
+	const bytes = frameMemory(start + segmentBytes);
 	writeEthernetHeader(bytes, frame.destinationMac, frame.sourceMac, ETHERTYPE_IPV4);
 	writeIpv4Header(bytes, ETHERNET_HEADER_BYTES, {
 		source,
