@@ -58,7 +58,7 @@ export async function openNetwork(
 			);
 		}
 	}
-	return new PlainNetwork({ kind: settings.network });
+	return new PlainNetwork(settings.network === "none" ? { kind: "none" } : { kind: "v86", relayUrl: "fetch" });
 }
 
 /** "8080:80", "5353:53/udp" */
@@ -101,7 +101,7 @@ class PlainNetwork implements ServerNetwork {
 	async forwardPort(): Promise<string> {
 		throw new SandboxError(
 			"invalid-argument",
-			`no port can be forwarded with --network ${this.#attachment.kind}`,
+			`no port can be forwarded with --network ${this.#attachment.kind === "none" ? "none" : "fetch"}`,
 			"start the server with --network relay",
 		);
 	}

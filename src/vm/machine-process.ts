@@ -35,8 +35,8 @@ import {
 } from "./process-messages.js";
 
 const VGA_MEMORY_BYTES = 256 * 1024;
-/** v86's own network with the addresses that the guest's init gives its card. */
-const FETCH_ADAPTER = { relay_url: "fetch", router_ip: "10.0.2.2", vm_ip: "10.0.2.15" } as const;
+/** For v86's own adapters: the addresses that the guest's init gives its card. */
+const ADAPTER_ADDRESSES = { router_ip: "10.0.2.2", vm_ip: "10.0.2.15" } as const;
 /** Console bytes are gathered for this long before they are sent. */
 const CONSOLE_DELAY_MS = 20;
 /** More console bytes than this per gathering are dropped: the guest prints faster than anyone reads. */
@@ -149,7 +149,7 @@ async function start(message: StartMessage): Promise<void> {
 /** The card is the same whatever is behind it, so that a snapshot fits any. */
 function networkDevice(network: NetworkAttachment) {
 	const card = { type: "virtio", mtu: NETWORK_MTU } as const;
-	return network.kind === "fetch" ? { ...card, ...FETCH_ADAPTER } : card;
+	return network.kind === "v86" ? { ...card, ...ADAPTER_ADDRESSES, relay_url: network.relayUrl } : card;
 }
 
 function running(): V86 {

@@ -16,8 +16,8 @@ export type NetworkAttachment =
 	| { readonly kind: "none" }
 	/** A relay that speaks v86's wsproxy protocol: one Ethernet frame per binary message. */
 	| { readonly kind: "relay"; readonly url: string }
-	/** v86's own adapter: HTTP by fetch in the machine process. */
-	| { readonly kind: "fetch" };
+	/** One of v86's own adapters, by the name that its relay_url has: "fetch" (HTTP by fetch), "wisp://…" or "wisps://…". */
+	| { readonly kind: "v86"; readonly relayUrl: string };
 
 export interface StartMessage {
 	readonly type: "start";
