@@ -35,8 +35,11 @@ import {
 } from "./process-messages.js";
 
 const VGA_MEMORY_BYTES = 256 * 1024;
-/** For v86's own adapters: the addresses that the guest's init gives its card. */
-const ADAPTER_ADDRESSES = { router_ip: "10.0.2.2", vm_ip: "10.0.2.15" } as const;
+/**
+ * For v86's own adapters: the addresses that the guest's init gives its card. They answer ARP for the whole network, and DNS from
+ * the router's address whatever was asked; a guest takes answers from its name server only.
+ */
+const ADAPTER_ADDRESSES = { router_ip: "10.0.2.3", vm_ip: "10.0.2.15" } as const;
 /** Console bytes are gathered for this long before they are sent. */
 const CONSOLE_DELAY_MS = 20;
 /** More console bytes than this per gathering are dropped: the guest prints faster than anyone reads. */
