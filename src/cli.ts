@@ -2,7 +2,7 @@
 /** The command line. Exit codes: 0 done, 1 failed, 2 wrong usage. */
 
 import { readFileSync } from "node:fs";
-import { type Config, helpText, parseCommandLine } from "./config.js";
+import { type Config, dataFolders, helpText, parseCommandLine } from "./config.js";
 import { makeDataFolder } from "./data-folder.js";
 import { describeError, SandboxError } from "./errors.js";
 import { createLog, type Log } from "./log.js";
@@ -31,6 +31,12 @@ async function main(argv: readonly string[]): Promise<void> {
 		case "image":
 			process.exitCode = await manageImages(config, log, args);
 			return;
+		case "snapshot": {
+			const { runSnapshotCommand } = await import("./snapshot-commands.js");
+			const folder = dataFolders(config.home).snapshots;
+			process.exitCode = await runSnapshotCommand(args, { folder, log, stdout: process.stdout });
+			return;
+		}
 		case "relay":
 			process.exitCode = await relay(config, log, args);
 			return;

@@ -127,6 +127,7 @@ export type Config = z.output<typeof configSchema>;
 export const COMMANDS = {
 	serve: "serve MCP over stdin and stdout (the default)",
 	image: "build, list, verify or remove images: sandbox86 image --help",
+	snapshot: "list or remove snapshots: sandbox86 snapshot --help",
 	relay: "run the network relay alone, for any v86: sandbox86 relay --help",
 } as const;
 
@@ -186,7 +187,7 @@ export function helpText(): string {
 		const fallback = meta.defaultText ?? defaultValue;
 		return `  --${meta.flag} ${meta.value}\n      ${description}\n      (${meta.env}; default: ${fallback})`;
 	});
-	const commands = Object.entries(COMMANDS).map(([name, description]) => `  ${name.padEnd(7)} ${description}`);
+	const commands = Object.entries(COMMANDS).map(([name, description]) => `  ${name.padEnd(8)} ${description}`);
 	return [
 		"Usage: sandbox86 [command] [options]",
 		"",

@@ -3,6 +3,7 @@
 import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
+import { formatTable } from "../text-table.js";
 import { createProgressRenderer, formatBytes, formatDuration } from "./progress.js";
 import { checkMirrorUrl } from "./sources/debian/mirror.js";
 import { listImages, removeImage, verifyImage } from "./store.js";
@@ -92,14 +93,7 @@ async function listCommand({ home, stdout }: ImageCommandContext): Promise<numbe
 			image.problem ?? manifest?.source.suites.map((suite) => suite.name).join(", ") ?? "-",
 		]);
 	}
-	const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
-	for (const row of rows)
-		stdout.write(
-			`${row
-				.map((cell, at) => cell.padEnd(widths[at] ?? 0))
-				.join("  ")
-				.trimEnd()}\n`,
-		);
+	stdout.write(formatTable(rows));
 	return 0;
 }
 

@@ -3,7 +3,8 @@
 import { mkdir } from "node:fs/promises";
 import { describeError, SandboxError } from "../errors.js";
 import { findBootSnapshot, removeBootSnapshot, writeBootSnapshot } from "./boot-snapshot.js";
-import { MAX_COMMAND_BYTES, MAX_PATH_BYTES, RunFlag } from "./channel/messages.js";
+import { MAX_COMMAND_BYTES, MAX_PATH_BYTES } from "./channel/messages.js";
+import { runCommand } from "./command-run.js";
 import { emulatorVersion } from "./emulator-version.js";
 import { type LifecycleEvent, nextState } from "./lifecycle.js";
 import { LiveMachine } from "./live-machine.js";
@@ -19,14 +20,10 @@ import type {
 	WriteFileOptions,
 	WrittenFile,
 } from "./machine.js";
-import { OutputCapture } from "./output-capture.js";
 import { ShellQueue } from "./shell-queue.js";
 
 /** A machine that nothing uses is paused after this long. */
 const IDLE_MS = 250;
-/** A command that was told to stop has this long to do so; the guest's agent itself gives up after 3 s. */
-const CANCEL_GRACE_MS = 10_000;
-const DEFAULT_MAX_OUTPUT_BYTES = 64 * 1024;
 /** Kernel command line: quiet, and with nothing that only costs time in an emulator. */
 const COMMAND_LINE = "console=ttyS0 quiet norandmaps tsc=reliable";
 
@@ -77,7 +74,11 @@ class GuestMachine implements Machine {
 		if (command.includes("\0")) throw invalid("the command holds a NUL character", "remove it");
 		const leave = await this.#shell.enter(options.signal);
 		try {
-			return await this.#use((live) => this.#runOn(live, text, options));
+			return await this.#use(async (live) => {
+				const { result, processes } = await runCommand(live, text, options);
+				this.#processes = processes;
+				return { ...result, notices: [...this.#takeNotices(), ...result.notices] };
+			});
 		} finally {
 			leave();
 		}
@@ -171,52 +172,6 @@ class GuestMachine implements Machine {
 	/** The guest that is coming up; `stop` must not wait for it. */
 	#starting: LiveMachine | undefined;
 
-	async #runOn(live: LiveMachine, command: Uint8Array, options: RunOptions): Promise<RunResult> {
-		const maxBytes = options.maxOutputBytes ?? DEFAULT_MAX_OUTPUT_BYTES;
-		const captures = { stdout: new OutputCapture(maxBytes), stderr: new OutputCapture(maxBytes) };
-		const startedAt = performance.now();
-		let stoppedBy: "timeout" | "caller" | undefined;
-		let graceTimer: NodeJS.Timeout | undefined;
-		const call = live.openRun({
-			onOutput: (stream, bytes) => {
-				captures[stream].push(bytes);
-				options.onOutput?.(stream, bytes);
-			},
-		});
-		const stopCommand = (by: "timeout" | "caller") => {
-			if (stoppedBy !== undefined) return;
-			stoppedBy = by;
-			call.cancel();
-			graceTimer = setTimeout(
-				() => live.fail(`the guest did not stop a command within ${CANCEL_GRACE_MS} ms`),
-				CANCEL_GRACE_MS,
-			);
-		};
-		const timer = setTimeout(() => stopCommand("timeout"), options.timeoutMs);
-		const onAbort = () => stopCommand("caller");
-		options.signal?.addEventListener("abort", onAbort);
-		if (options.signal?.aborted) onAbort();
-		try {
-			const [payload] = await Promise.all([call.done, call.write(command).then(() => call.end())]);
-			const done = live.parseRun(payload);
-			this.#processes = done.processes;
-			return {
-				stdout: captures.stdout.result(),
-				stderr: captures.stderr.result(),
-				exitCode: done.exitCode,
-				durationMs: Math.round(performance.now() - startedAt),
-				cwd: done.cwd,
-				timedOut: stoppedBy === "timeout",
-				cancelled: stoppedBy === "caller",
-				notices: [...this.#takeNotices(), ...shellNotices(done.flags)],
-			};
-		} finally {
-			clearTimeout(timer);
-			clearTimeout(graceTimer);
-			options.signal?.removeEventListener("abort", onAbort);
-		}
-	}
-
 	/** Runs `work` on a machine that is awake, and keeps it awake meanwhile. */
 	async #use<T>(work: (live: LiveMachine) => Promise<T>): Promise<T> {
 		this.#active++;
@@ -283,7 +238,7 @@ class GuestMachine implements Machine {
 		try {
 			await live.compact();
 			for (const command of image.warmCommands) {
-				await this.#runOn(live, new TextEncoder().encode(command), { timeoutMs: WARM_TIMEOUT_MS });
+				await runCommand(live, new TextEncoder().encode(command), { timeoutMs: WARM_TIMEOUT_MS });
 			}
 			await this.#saveOf(live, (saved) => writeBootSnapshot(image, saved));
 		} catch (error) {
@@ -426,23 +381,6 @@ async function restoreInto(live: LiveMachine, saved: MachineSaved, reason: Sandb
 }
 
 const WARM_TIMEOUT_MS = 120_000;
-
-function shellNotices(flags: number): string[] {
-	const notices: string[] = [];
-	if (flags & RunFlag.newShell) notices.push("This command ran in a new shell, because the one before had ended.");
-	if (flags & RunFlag.shellEnded) {
-		notices.push(
-			"The shell ended with this command; the next one gets a new shell, without this one's variables and functions.",
-		);
-	}
-	if (flags & RunFlag.shellReplaced) {
-		notices.push("The shell did not stop and was replaced; its variables and functions are gone, its folder is kept.");
-	}
-	if (flags & RunFlag.processLimit) {
-		notices.push("The machine's limit of processes was reached; everything that commands had left running was killed.");
-	}
-	return notices;
-}
 
 function checkPath(path: string): void {
 	const bytes = Buffer.byteLength(path);
