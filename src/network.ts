@@ -10,8 +10,8 @@ import type { Resolver } from "./relay/services/resolver.js";
 import { type Machine, type MachineNetwork, NETWORK_MTU, type OpenFlow } from "./vm/machine.js";
 import type { NetworkAttachment } from "./vm/process-messages.js";
 
-/** What the relay calls this server's one machine; it stands in the audit log. */
-const MACHINE_NAME = "machine";
+/** What the relay calls this server's one machine; it stands in the audit log, which servers may share. */
+const MACHINE_NAME = `machine-${process.pid}`;
 
 export type NetworkSettings = Pick<
 	Config,

@@ -111,6 +111,8 @@ export const MAX_MACHINES = 64;
 export const MAX_PENDING_CONNECTIONS = 64;
 /** A handshake takes at most this, ms. */
 export const HANDSHAKE_MS = 10_000;
+/** A client that is silent for so long is asked whether it is there, ms. */
+export const KEEPALIVE_MS = 60_000;
 /** A closed client has this long to answer, ms. */
 export const LINK_CLOSE_MS = 2000;
 /** Header lines of a handshake, bytes. */

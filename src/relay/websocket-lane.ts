@@ -21,6 +21,8 @@ export interface LaneEvents {
 	frame(frame: Uint8Array): void;
 	/** All messages of one read from the socket have been delivered. */
 	endBatch(): void;
+	/** The client closes the connection, or breaks the protocol so that it will be closed: nothing more is to be sent. */
+	ending(): void;
 }
 
 /**
@@ -50,7 +52,10 @@ export class WebSocketLane extends Duplex {
 		this.#socket = socket;
 		this.#events = events;
 		socket.on("data", this.#receive);
-		socket.on("end", () => this.push(null));
+		socket.on("end", () => {
+			events.ending();
+			this.push(null);
+		});
 		socket.on("error", (error) => this.destroy(error));
 		socket.on("close", () => this.destroy());
 	}
@@ -111,9 +116,12 @@ export class WebSocketLane extends Duplex {
 				break;
 			}
 			const first = bytes[at] ?? 0;
-			const payloadBytes = payloadLength(bytes, at);
-			if (!isWellFormed(first, bytes[at + 1] ?? 0, payloadBytes)) {
+			const payloadBytes = isWellFormed(first, bytes[at + 1] ?? 0)
+				? payloadLength(bytes, at)
+				: Number.POSITIVE_INFINITY;
+			if (payloadBytes > MAX_FRAME_BYTES) {
 				this.#passesAll = true;
+				this.#events.ending();
 				continue;
 			}
 			if (first !== WHOLE_BINARY || this.#isFragmented) {
@@ -148,10 +156,10 @@ export class WebSocketLane extends Duplex {
 	}
 }
 
-/** Bytes of a masked header; 2 while its length isn't known. */
+/** Bytes of the header; 2 while its length isn't known, and where there is no mask, as must be. */
 function headerLength(bytes: Buffer, at: number): number {
 	const second = bytes[at + 1];
-	if (second === undefined) return 2;
+	if (second === undefined || (second & MASK) === 0) return 2;
 	const length = second & LENGTH;
 	return length < LENGTH_16 ? 6 : length === LENGTH_16 ? 8 : 14;
 }
@@ -164,13 +172,8 @@ function payloadLength(bytes: Buffer, at: number): number {
 }
 
 /** Whether the frame is followed by another one: neither an error nor the closing of the connection. */
-function isWellFormed(first: number, second: number, payloadBytes: number): boolean {
-	return (
-		(first & RESERVED) === 0 &&
-		(first & OPCODE) !== OPCODE_CLOSE &&
-		(second & MASK) !== 0 &&
-		payloadBytes <= MAX_FRAME_BYTES
-	);
+function isWellFormed(first: number, second: number): boolean {
+	return (first & RESERVED) === 0 && (first & OPCODE) !== OPCODE_CLOSE && (second & MASK) !== 0;
 }
 
 /** In place; `mask` holds the key's four bytes, the first one lowest. */

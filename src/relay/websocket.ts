@@ -8,6 +8,7 @@ import type { Log } from "../log.js";
 import type { AccessTokens } from "./access.js";
 import {
 	HANDSHAKE_MS,
+	KEEPALIVE_MS,
 	LINK_CLOSE_MS,
 	MAX_FRAME_BYTES,
 	MAX_HANDSHAKE_BYTES,
@@ -55,6 +56,8 @@ const CLOSE_UNSUPPORTED_DATA = 1003;
 const CLOSE_TRY_AGAIN_LATER = 1013;
 const CLOSE_REPLACED = 4000;
 const CLOSE_ENDED = 4001;
+/** RFC 6455 5.5: 125 bytes with the code. */
+const MAX_REASON_BYTES = 123;
 
 const NOTHING = Buffer.alloc(0);
 
@@ -155,6 +158,8 @@ class MachineServer implements LinkServer {
 			return;
 		}
 		socket.setNoDelay(true);
+		// A client whose host is gone is noticed in the end.
+		socket.setKeepAlive(true, KEEPALIVE_MS);
 		if (head.length > 0) socket.unshift(head);
 		const connection = new Connection(socket, opened.machine);
 		this.#webSockets.handleUpgrade(request, connection.lane, NOTHING, (webSocket) => {
@@ -205,6 +210,7 @@ class Connection {
 		this.lane = new WebSocketLane(socket, {
 			frame: (frame) => this.#sink?.receive(frame),
 			endBatch: () => this.#sink?.endBatch(),
+			ending: () => this.#release(),
 		});
 		this.lane.on("error", () => {});
 		this.link = new WebSocketLink(socket, {
@@ -247,7 +253,7 @@ class Connection {
 	close(code: number, reason: string): Promise<void> {
 		if (!this.#isClosing) {
 			this.#release();
-			this.#webSocket?.close(code, reason);
+			this.#webSocket?.close(code, shortened(reason));
 		}
 		return this.#closed;
 	}
@@ -262,6 +268,11 @@ class Connection {
 		destroyLater(this.#socket);
 		sink?.closed();
 	}
+}
+
+/** As much of it as a close message holds. */
+function shortened(reason: string): string {
+	return new TextDecoder().decode(Buffer.from(reason).subarray(0, MAX_REASON_BYTES), { stream: true });
 }
 
 /** A client that does not take part in the end of its connection is cut off. */

@@ -19,6 +19,14 @@ describe("the configuration", () => {
 		["--memory", "SANDBOX86_MEMORY_MIB", "64", { memoryMiB: 64 }],
 		["--home", "SANDBOX86_HOME", "/data", { home: "/data" }],
 		["--mirror", "SANDBOX86_MIRROR", "http://127.0.0.1:8000/debian", { mirror: "http://127.0.0.1:8000/debian" }],
+		["--network", "SANDBOX86_NETWORK", "none", { network: "none" }],
+		["--allow", "SANDBOX86_ALLOW", "*.example.org:443", { allow: ["*.example.org:443"] }],
+		["--deny", "SANDBOX86_DENY", "192.0.2.0/24", { deny: ["192.0.2.0/24"] }],
+		["--host-port", "SANDBOX86_HOST_PORT", "8080", { hostPort: ["8080"] }],
+		["--forward", "SANDBOX86_FORWARD", "5353:53/udp", { forward: ["5353:53/udp"] }],
+		["--dns", "SANDBOX86_DNS", "192.0.2.53:5353", { dns: ["192.0.2.53:5353"] }],
+		["--audit-log", "SANDBOX86_AUDIT_LOG", "/data/audit", { auditLog: "/data/audit" }],
+		["--pcap", "SANDBOX86_PCAP", "/data/pcap", { pcap: "/data/pcap" }],
 		["--timeout", "SANDBOX86_TIMEOUT_MS", "1000", { timeoutMs: 1000 }],
 		["--log-level", "SANDBOX86_LOG_LEVEL", "debug", { logLevel: "debug" }],
 	])("takes %s and %s", (flag, variable, value, expected) => {
@@ -32,6 +40,19 @@ describe("the configuration", () => {
 		expect(config([], { SANDBOX86_MEMORY_MIB: "" }).memoryMiB).toBe(512);
 	});
 
+	it("takes the relay, with no rules, where nothing else is said", () => {
+		expect(config([])).toMatchObject({ network: "relay", allow: [], deny: [], hostPort: [], forward: [], dns: [] });
+		expect(config([])).not.toHaveProperty("auditLog");
+		expect(config([])).not.toHaveProperty("pcap");
+	});
+
+	it("gathers a flag that is repeated, and parts its variable at commas", () => {
+		expect(config(["--allow", "a.example", "--allow=b.example"]).allow).toEqual(["a.example", "b.example"]);
+		expect(config([], { SANDBOX86_ALLOW: " a.example , b.example:443,, " }).allow).toEqual(["a.example", "b.example:443"]);
+		expect(config(["--deny", "a.example"], { SANDBOX86_DENY: "b.example" }).deny).toEqual(["a.example"]);
+		expect(config([], { SANDBOX86_HOST_PORT: "," }).hostPort).toEqual([]);
+	});
+
 	it.each([
 		[["--memory", "63"], '--memory is "63", but a whole number of MiB from 64 to 2047 is needed'],
 		[["--memory", "2048"], '--memory is "2048", but'],
@@ -42,7 +63,12 @@ describe("the configuration", () => {
 		[["--memory", "--image"], "--memory needs a value"],
 		[["--memory", "64", "--memory", "65"], "--memory is given twice"],
 		[["--image", "../../etc"], '--image is "../../etc", but a name'],
-		[["--home", ""], '--home is "", but a folder is needed'],
+		[["--home", ""], '--home is "", but a path is needed'],
+		[["--audit-log", "a\0b"], "--audit-log is"],
+		[["--network", "wat"], '--network is "wat", but one of relay, fetch, none is needed'],
+		[["--network", "none", "--network", "relay"], "--network is given twice"],
+		[["--allow"], "--allow needs a value"],
+		[["--allow", "--deny", "x"], "--allow needs a value"],
 		[["--mirror", "ftp://x/"], '--mirror is "ftp://x/", but a URL'],
 		[["--timeout", "0"], '--timeout is "0", but a whole number of milliseconds from 1 to 600000 is needed'],
 		[["--log-level", "loud"], '--log-level is "loud", but one of error, warn, info, debug is needed'],

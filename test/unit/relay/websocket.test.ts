@@ -243,6 +243,17 @@ describe("a client that breaks a rule is closed, and the others notice nothing:"
 		expect(ending.code).toBe(1009);
 	});
 
+	test("a frame that is not masked", async () => {
+		const { url, machines, join } = await serve();
+		const other = await join();
+		const socket = await rawConnection(url());
+		const read = once(socket, "data") as Promise<[Buffer]>;
+		socket.write(Buffer.from([0x82, 1, 0]));
+		expect((await read)[0]).toEqual(Buffer.from([0x88, 2, 0x03, 0xea]));
+		expect(machines.at(-1)?.ends).toBe(1);
+		expect(other.recorder.ends).toBe(0);
+	});
+
 	test("the network's own wish", async () => {
 		expect(await withOther((_client, recorder) => recorder.link.close("the machine was removed"))).toEqual({
 			code: 4001,
@@ -258,6 +269,31 @@ describe("a client that breaks a rule is closed, and the others notice nothing:"
 		await client.ended;
 		expect(recorder.frames).toEqual([]);
 	});
+});
+
+test("nothing is sent or delivered once the client closes", async () => {
+	const { url, machines } = await serve();
+	const socket = await rawConnection(url());
+	const chunks: Buffer[] = [];
+	socket.on("data", (chunk) => chunks.push(chunk));
+	const [machine] = machines;
+	machine?.link.send(bytes(3));
+	const close = message(Buffer.from([0x03, 0xe8]), { first: 0x88 });
+	socket.write(Buffer.concat([message(bytes(60)), close, message(bytes(60))]));
+	await machine?.until(() => machine.ends === 1);
+	machine?.link.send(bytes(3));
+	await once(socket, "close");
+	expect(machine?.frames).toHaveLength(1);
+	expect(Buffer.concat(chunks)).toEqual(
+		Buffer.concat([Buffer.from([0x82, 3]), bytes(3), Buffer.from([0x88, 2, 3, 0xe8])]),
+	);
+});
+
+test("a reason of any length is shortened to what a close message holds", async () => {
+	const { join } = await serve();
+	const { client, recorder } = await join();
+	recorder.link.close("\u20ac".repeat(200));
+	expect(await client.ended).toEqual({ code: 4001, reason: "\u20ac".repeat(41) });
 });
 
 describe("a client that reads nothing", () => {
