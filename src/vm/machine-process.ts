@@ -23,7 +23,7 @@ import {
 } from "./emulator-internals.js";
 import { ImageStorage } from "./image-storage.js";
 import { NETWORK_MTU } from "./machine.js";
-import { NetworkLink } from "./network-link.js";
+import { NetworkLink, provideWebSocket } from "./network-link.js";
 import {
 	type FromMachine,
 	type NetworkAttachment,
@@ -99,6 +99,7 @@ async function carryOut(message: Exclude<ToMachine, { type: "input" | "state-ack
 async function start(message: StartMessage): Promise<void> {
 	const { image, from, network } = message;
 	const relay = network.kind === "relay" ? new NetworkLink(network.url) : undefined;
+	if (network.kind === "v86") provideWebSocket();
 	const storage = new ImageStorage(image.filesPath, (file, reason) => {
 		fail(
 			new SandboxError(

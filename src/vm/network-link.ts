@@ -13,6 +13,12 @@ const OPEN_MS = 2_000;
 /** An IPv4 packet of 65,535 bytes behind an Ethernet header of 14. */
 const MAX_FRAME_BYTES = 65_549;
 
+/** v86's own adapters use the platform's WebSocket, which Node has from version 22 on. */
+export function provideWebSocket(): void {
+	const platform = globalThis as { WebSocket?: unknown };
+	platform.WebSocket ??= WebSocket;
+}
+
 /** Takes frames for the guest; tells how many of them it took. */
 export type Deliver = (frames: readonly Uint8Array[]) => number;
 

@@ -1,6 +1,5 @@
 import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 export interface KernelPeerOptions {
@@ -140,12 +139,6 @@ export class KernelPeer {
 /** Whether the host has the program; where not, its tests say which Debian package brings it. */
 export function hasProgram(name: string): boolean {
 	return spawnSync("sh", ["-c", `command -v ${name}`]).status === 0;
-}
-
-/** CPU time that a process has used, s. */
-export function cpuSecondsOf(pid: number): number {
-	const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-	return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
 function ip(...args: string[]): void {

@@ -48,7 +48,10 @@ describe("the configuration", () => {
 
 	it("gathers a flag that is repeated, and parts its variable at commas", () => {
 		expect(config(["--allow", "a.example", "--allow=b.example"]).allow).toEqual(["a.example", "b.example"]);
-		expect(config([], { SANDBOX86_ALLOW: " a.example , b.example:443,, " }).allow).toEqual(["a.example", "b.example:443"]);
+		expect(config([], { SANDBOX86_ALLOW: " a.example , b.example:443,, " }).allow).toEqual([
+			"a.example",
+			"b.example:443",
+		]);
 		expect(config(["--deny", "a.example"], { SANDBOX86_DENY: "b.example" }).deny).toEqual(["a.example"]);
 		expect(config([], { SANDBOX86_HOST_PORT: "," }).hostPort).toEqual([]);
 	});
