@@ -141,6 +141,7 @@ class WebSocketRelay implements Relay {
 	readonly #forwards: KeptForwards;
 	#server: LinkServer | undefined;
 	#unnamed = 0;
+	#closing: Promise<void> | undefined;
 
 	constructor(options: RelayOptions, pcap: PcapFile | undefined, shared: SharedParts) {
 		this.#options = options;
@@ -188,7 +189,12 @@ class WebSocketRelay implements Relay {
 		return this.#forwards.of(machine);
 	}
 
-	async close(): Promise<void> {
+	close(): Promise<void> {
+		this.#closing ??= this.#close();
+		return this.#closing;
+	}
+
+	async #close(): Promise<void> {
 		await this.#server?.close();
 		await Promise.all([this.#audit.close(), this.#pcap?.close()]);
 	}
