@@ -1,5 +1,7 @@
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { CLI, newHome, removeHome, serverArgs } from "./support.js";
@@ -39,6 +41,36 @@ describe("the command line", () => {
 		expect(status).toBe(2);
 	});
 
+	it.each([
+		[["--network", "wat"], '--network is "wat", but one of relay, fetch, none is needed'],
+		[["--network", "none", "--allow", "example.org"], "--allow is of no effect with --network none"],
+		[["--network", "fetch", "--pcap", "frames.pcap"], "--pcap is of no effect with --network fetch"],
+		[["--allow", "exa mple.org"], 'the rule "exa mple.org" can\'t be read: "exa mple.org" is not a host name'],
+		[["--allow", "256.1.1.1"], '"256.1.1.1" is not an IPv4 address'],
+		[["--deny", "10.0.0.1/8"], "its network of 8 bits begins at 10.0.0.0"],
+		[["--host-port", "0"], '"0" is not a port'],
+		[["--forward", "8080"], '--forward is "8080", but HOST:GUEST is needed'],
+		[["--dns", "dns.example.org"], '"dns.example.org" is not the address of a DNS server'],
+		[["relay", "--mtu", "9"], '--mtu is "9", but a whole number from 576 to 65535 is needed'],
+	])("ends with exit code 2 and says which network option is wrong: %j", (args, message) => {
+		const { status, stdout, stderr } = run(["--home", home, ...args]);
+		expect(stdout).toBe("");
+		expect(stderr).toContain(message);
+		expect(status).toBe(2);
+	});
+
+	it("says which port of a forward is taken", async () => {
+		const server = createServer().listen(0, "127.0.0.1");
+		await once(server, "listening");
+		const { port } = server.address() as AddressInfo;
+		const { status, stdout, stderr } = run(["--home", home, "--forward", `${port}:80`]);
+		server.close();
+		expect(stdout).toBe("");
+		expect(stderr).toContain(`--forward can't have port ${port} of 127.0.0.1 (EADDRINUSE)`);
+		expect(stderr).toContain("choose another port of the host");
+		expect(status).not.toBe(0);
+	});
+
 	it("says what is wrong with a data folder that can't be made", () => {
 		const { status, stdout, stderr } = run(["--home", "/etc/passwd/here"]);
 		expect(stdout).toBe("");
@@ -60,7 +92,9 @@ describe("the Inspector's command line", () => {
 	}
 
 	it("lists the tools", () => {
-		expect(inspect(["--method", "tools/list"])).toMatchObject({ tools: [{ name: "bash" }, {}, {}, {}, {}] });
+		expect(inspect(["--method", "tools/list"])).toMatchObject({
+			tools: [{ name: "bash" }, {}, {}, {}, {}, { name: "forward_port" }],
+		});
 	});
 
 	it("calls a tool", () => {

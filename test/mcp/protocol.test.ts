@@ -13,9 +13,16 @@ afterAll(async () => {
 });
 
 describe("tools/list", () => {
-	it("names the five tools in at most 8 KB, schemas and annotations included", async () => {
+	it("names the six tools in at most 8 KB, schemas and annotations included", async () => {
 		const answer = await server.client.listTools();
-		expect(answer.tools.map(({ name }) => name)).toEqual(["bash", "read_file", "write_file", "snapshot", "restore"]);
+		expect(answer.tools.map(({ name }) => name)).toEqual([
+			"bash",
+			"read_file",
+			"write_file",
+			"snapshot",
+			"restore",
+			"forward_port",
+		]);
 		expect(Buffer.byteLength(JSON.stringify(answer))).toBeLessThanOrEqual(8192);
 		for (const tool of answer.tools) {
 			expect(tool).toMatchObject({ title: expect.any(String), description: expect.any(String) });
@@ -37,6 +44,7 @@ describe("tools/list", () => {
 			["path,content,encoding,mode,append", "path,size_bytes"],
 			["name,description", "snapshot,size_bytes,duration_ms"],
 			["snapshot", "snapshot,duration_ms"],
+			["port", "url"],
 		]);
 	});
 
@@ -44,6 +52,12 @@ describe("tools/list", () => {
 		const start = server.client.getInstructions()?.slice(0, 512) ?? "";
 		for (const word of ["bash", "write_file", "read_file", "snapshot", "restore", "background"])
 			expect(start).toContain(word);
+	});
+
+	it("comes with instructions that say what the machine reaches", () => {
+		expect(server.client.getInstructions()).toMatch(
+			/\nThe machine reaches public addresses, and nothing else\. forward_port opens one of its ports on the host\.$/,
+		);
 	});
 
 	it("is answered before any machine exists, and so is an unknown tool", async () => {
@@ -93,6 +107,11 @@ describe("bad input", () => {
 		["restore", {}, /snapshot: /],
 		["restore", { snapshot: "unknown" }, /not-found.*there is no snapshot "unknown"/],
 		["restore", { snapshot: "../../etc/passwd" }, /not-found/],
+		["forward_port", {}, /port: a whole number of a TCP port from 1 to 65535 is needed/],
+		["forward_port", { port: 0 }, /port: a whole number of a TCP port from 1 to 65535/],
+		["forward_port", { port: 65_536 }, /port: a whole number of a TCP port/],
+		["forward_port", { port: "80" }, /port: a whole number of a TCP port/],
+		["forward_port", { port: 80, host: "0.0.0.0" }, /unknown field "host"[\s\S]*the fields of forward_port are port/],
 	];
 	for (const [tool, input, expected] of cases) {
 		it(`is refused by ${tool}: ${JSON.stringify(input).slice(0, 80)}`, async () => {
