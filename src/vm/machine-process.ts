@@ -99,7 +99,7 @@ async function carryOut(message: Exclude<ToMachine, { type: "input" | "state-ack
 async function start(message: StartMessage): Promise<void> {
 	const { image, from, network } = message;
 	const relay = network.kind === "relay" ? new NetworkLink(network.url) : undefined;
-	if (network.kind === "v86") provideWebSocket();
+	if (network.kind === "v86" && /^wisps?:/.test(network.relayUrl)) provideWebSocket();
 	const storage = new ImageStorage(image.filesPath, (file, reason) => {
 		fail(
 			new SandboxError(
