@@ -4,6 +4,9 @@
  */
 
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { getDefaultEnvironment, StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
@@ -42,6 +45,13 @@ json.dump(report, open("/root/demo/report.json", "w"), indent=2)
 print(f"{len(rows)} orders in {len(report)} cities")
 `;
 
+const OPENED_PAGE = "a page of this computer\n";
+
+/** Ends when the server listens. */
+const SERVE =
+	"cd /root/demo && { python3 -m http.server 8000 >/tmp/web 2>&1 & } && " +
+	"until (exec 3<>/dev/tcp/127.0.0.1/8000) 2>/dev/null; do sleep 0.5; done; echo serving";
+
 /** 500 orders that are the same in every run. */
 function orders(): string {
 	const cities = ["Oslo", "Lima", "Kyoto", "Zürich"];
@@ -63,6 +73,16 @@ class Demo {
 		return this.#failures;
 	}
 
+	/** Does something on the host, shows what came of it, and holds that against `expected`. */
+	async onHost(why: string, what: string, act: () => Promise<string>, expected: (text: string) => boolean) {
+		this.#step++;
+		console.log(`\n${bold(`${this.#step}. ${why}`)}`);
+		console.log(cyan(indent(what, "   host → ")));
+		const startedAt = performance.now();
+		const text = await act().catch((error: unknown) => String(error));
+		this.#finish(text, expected(text), performance.now() - startedAt);
+	}
+
 	/** Makes a call, shows it with its answer and its time, and holds the answer against `expected`. */
 	async call(why: string, tool: string, input: Record<string, unknown>, expected: (answer: Answer) => boolean) {
 		this.#step++;
@@ -79,11 +99,14 @@ class Demo {
 			structured: (result.structuredContent ?? {}) as Record<string, unknown>,
 			isError: result.isError === true,
 		};
-		const right = expected(answer);
-		if (!right) this.#failures++;
-		console.log(dim(indent(answer.text, "   ← ")));
-		console.log(`   ${right ? green("✓") : red("✗ not the answer that was expected")} ${bold(formatMs(ms))}`);
+		this.#finish(answer.text, expected(answer), ms);
 		return answer;
+	}
+
+	#finish(text: string, right: boolean, ms: number): void {
+		if (!right) this.#failures++;
+		console.log(dim(indent(text, "   ← ")));
+		console.log(`   ${right ? green("✓") : red("✗ not the answer that was expected")} ${bold(formatMs(ms))}`);
 	}
 }
 
@@ -126,7 +149,52 @@ async function prepareImage(home: string, image: string): Promise<void> {
 const stdout = (answer: Answer) => String(answer.structured.stdout);
 const succeeded = (answer: Answer) => !answer.isError && answer.structured.exit_code === 0;
 
-async function play(demo: Demo, snapshotName: string): Promise<void> {
+/** A web server of the host. */
+async function serveOnHost(text: string): Promise<Server> {
+	const server = createServer((_request, response) => response.end(text)).listen(0, "127.0.0.1");
+	await once(server, "listening");
+	return server;
+}
+
+const portOf = (server: Server) => (server.address() as AddressInfo).port;
+
+/** What the demo's network is tried on: two web servers of the host, of which one is opened with --host-port. */
+interface HostServers {
+	readonly opened: Server;
+	readonly closed: Server;
+}
+
+async function playNetwork(demo: Demo, { opened, closed }: HostServers): Promise<void> {
+	const get = (server: Server) => `curl -sS -m 20 http://10.0.2.2:${portOf(server)}/`;
+	await demo.call(
+		"It reaches the one server of this computer that --host-port opens",
+		"bash",
+		{ command: get(opened) },
+		(answer) => stdout(answer) === OPENED_PAGE,
+	);
+	await demo.call(
+		"And no other one",
+		"bash",
+		{ command: get(closed) },
+		(answer) => answer.structured.exit_code === 7 && stdout(answer) === "",
+	);
+	await demo.call("It serves its result", "bash", { command: SERVE }, succeeded);
+	const forward = await demo.call(
+		"A port of it is opened to this computer",
+		"forward_port",
+		{ port: 8000 },
+		(answer) => !answer.isError,
+	);
+	const url = `${String(forward.structured.url)}/report.json`;
+	await demo.onHost(
+		"A program of this computer fetches it",
+		`fetch ${url}`,
+		async () => (await fetch(url, { headers: { connection: "close" } })).text(),
+		(text) => text.includes('"orders": 125'),
+	);
+}
+
+async function play(demo: Demo, snapshotName: string, servers: HostServers): Promise<void> {
 	const where = ". /etc/os-release; echo $PRETTY_NAME; uname -rm; nproc; free -m | awk '/Mem/ {print $2 \" MiB\"}'";
 	await demo.call("A Linux machine answers", "bash", { command: where }, (answer) => stdout(answer).includes("Debian"));
 	const compute =
@@ -154,6 +222,7 @@ async function play(demo: Demo, snapshotName: string): Promise<void> {
 		{ path: "/root/demo/report.json" },
 		(answer) => JSON.parse(String(answer.structured.content)).Oslo.orders === 125,
 	);
+	await playNetwork(demo, servers);
 	const background =
 		"mood=calm; (i=0; while :; do echo $((i+=1)) >/tmp/count; sleep 0.2; done) & sleep 1; cat /tmp/count";
 	await demo.call("Something keeps running in the background", "bash", { command: background }, succeeded);
@@ -196,9 +265,13 @@ console.log(bold("sandbox86: a Linux machine for a coding agent"));
 console.log(`Data folder: ${home}`);
 await prepareImage(home, image);
 
+const servers: HostServers = {
+	opened: await serveOnHost(OPENED_PAGE),
+	closed: await serveOnHost("a page that no machine may read\n"),
+};
 const transport = new StdioClientTransport({
 	command: process.execPath,
-	args: [CLI, "--home", home],
+	args: [CLI, "--home", home, "--host-port", String(portOf(servers.opened))],
 	env: { ...getDefaultEnvironment(), SANDBOX86_IMAGE: image },
 	stderr: "inherit",
 });
@@ -209,9 +282,10 @@ await client.connect(transport);
 console.log(`Server started in ${formatMs(performance.now() - startedAt)}.`);
 const demo = new Demo(client);
 try {
-	await play(demo, snapshotName);
+	await play(demo, snapshotName, servers);
 } finally {
 	await client.close();
+	for (const server of Object.values(servers) as Server[]) server.close();
 	const snapshots = await openSnapshotStore(dataFolders(home).snapshots, silentLog);
 	await snapshots.remove(snapshotName).catch(() => {});
 }
