@@ -221,11 +221,8 @@ class RelayNetwork implements ServerNetwork {
 		if (this.#areForwardsOpen) return;
 		this.#areForwardsOpen = true;
 		for (const { protocol, hostPort, guestPort } of this.#forwards) {
-			// The relay has the machine's network from the next turn on.
-			setImmediate(() => {
-				this.#running?.forward(MACHINE_NAME, hostPort, guestPort, protocol).catch((error: unknown) => {
-					this.#log.error(`--forward ${hostPort}:${guestPort} can't be had: ${describeError(error)}`);
-				});
+			this.#running?.forward(MACHINE_NAME, hostPort, guestPort, protocol).catch((error: unknown) => {
+				this.#log.error(`--forward ${hostPort}:${guestPort} can't be had: ${describeError(error)}`);
 			});
 		}
 	}
