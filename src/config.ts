@@ -68,12 +68,12 @@ export const configSchema = z.object({
 	network: option(
 		z.enum(["relay", "fetch", "none"], "one of relay, fetch, none is needed").default("relay"),
 		{ flag: "network", env: "SANDBOX86_NETWORK", value: "KIND" },
-		"the machine's network: relay (everything that the rules let out), fetch (HTTP by v86 itself, without rules) or none",
+		"the machine's network: relay (what the rules let out), fetch (HTTP by v86 itself, no rules) or none",
 	),
 	allow: option(
 		list,
 		{ flag: "allow", env: "SANDBOX86_ALLOW", value: "RULE", defaultText: "every public address" },
-		"let the machine reach a name, *.name, address or network, with :PORT if wanted; everything else is then closed (repeatable)",
+		"let the machine reach NAME, *.NAME, an address or network, with :PORT if wanted, and nothing else (repeatable)",
 	),
 	deny: option(
 		list,

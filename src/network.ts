@@ -138,7 +138,10 @@ class RelayNetwork implements ServerNetwork {
 			hostPorts: settings.hostPort.map(parseHostPort),
 			resolvers: settings.dns.length === 0 ? undefined : settings.dns.map(parseResolver),
 		};
+		const { checkRules } = await import("./relay/relay.js");
+		checkRules(rules);
 		const forwards = settings.forward.map(parsePortForward);
+		checkPortsDiffer(forwards);
 		for (const { protocol, hostPort } of forwards) if (protocol === "tcp") await checkPortIsFree(hostPort);
 		return new RelayNetwork(settings, settings.auditLog ?? defaultAuditLog, rules, forwards, log);
 	}
@@ -163,7 +166,10 @@ class RelayNetwork implements ServerNetwork {
 
 	async attach(): Promise<NetworkAttachment> {
 		this.#relay ??= this.#start();
-		const relay = await this.#relay;
+		const relay = await this.#relay.catch((error: unknown) => {
+			this.#relay = undefined;
+			throw error;
+		});
 		return { kind: "relay", url: relay.machineUrl(MACHINE_NAME) };
 	}
 
@@ -245,6 +251,21 @@ class RelayNetwork implements ServerNetwork {
 			(release) => release(),
 			() => {},
 		);
+	}
+}
+
+function checkPortsDiffer(forwards: readonly PortForward[]): void {
+	const seen = new Set<string>();
+	for (const { protocol, hostPort } of forwards) {
+		const port = `${hostPort}/${protocol}`;
+		if (seen.has(port)) {
+			throw new SandboxError(
+				"invalid-argument",
+				`--forward leads port ${port} of 127.0.0.1 to two places`,
+				"give each forward a port of the host of its own",
+			);
+		}
+		seen.add(port);
 	}
 }
 

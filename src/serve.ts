@@ -16,6 +16,8 @@ import { openSnapshotStore } from "./vm/snapshot/store.js";
 
 /** The machine has this long to end, ms; its process then dies with ours. */
 const STOP_MS = 1_200;
+/** Rules that the instructions name. */
+const MAX_LISTED = 8;
 /** Answers that are on their way have this long to leave, ms. */
 const FLUSH_MS = 300;
 
@@ -88,16 +90,20 @@ function imageSource({ home, image, memoryMiB, mirror }: Config, log: Log): Imag
 	};
 }
 
-/** One sentence for the client: what the machine can reach. */
-function summarizeNetwork({ network, allow, hostPort }: Config): string {
+/** What the client is told of the machine's network. */
+function summarizeNetwork({ network, allow, deny, hostPort }: Config): string {
 	if (network === "none") return "The machine has no network.";
-	if (network === "fetch") return "The machine reaches the network by HTTP on port 80 only; write https URLs as http.";
-	const open = allow.length === 0 ? "public addresses" : allow.join(", ");
-	const host = hostPort.length === 0 ? "" : `, and the host's own ports ${hostPort.join(", ")} at 10.0.2.2`;
-	return `The machine reaches ${open}${host}, and nothing else. forward_port opens one of its ports on the host.`.slice(
-		0,
-		400,
-	);
+	if (network === "fetch") return "The machine reaches the network by HTTP on port 80 only.";
+	const open = allow.length === 0 ? "public addresses" : shortList(allow);
+	const closed = deny.length === 0 ? "" : `, but not ${shortList(deny)}`;
+	const host = hostPort.length === 0 ? "" : `, the host's own ports ${shortList(hostPort)} at 10.0.2.2`;
+	return `The machine reaches ${open}${closed}${host}, and nothing else. forward_port opens one of its ports on the host.`;
+}
+
+/** Names some and counts the rest: instructions are read by a model, which pays for each word. */
+function shortList(words: readonly string[]): string {
+	const more = words.length - MAX_LISTED;
+	return words.slice(0, MAX_LISTED).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 function within(ms: number, work: Promise<unknown>): Promise<unknown> {

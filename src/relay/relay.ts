@@ -84,6 +84,19 @@ export interface Relay {
 
 const DEFAULT_MTU = 1500;
 
+/** Throws SandboxError("invalid-argument") for rules and ports that no relay can hold, before anything listens. */
+export function checkRules(rules: Pick<RelayOptions, "allow" | "deny" | "hostPorts">): void {
+	const hostPorts = new Set(rules.hostPorts);
+	createPolicy({
+		allow: rules.allow ?? [],
+		deny: rules.deny ?? [],
+		hostPorts,
+		hostAddresses: createHostAddresses(systemClock),
+		names: new NameTable(systemClock),
+	});
+	checkHostPorts(hostPorts, 0);
+}
+
 /** Listens and is ready. Throws SandboxError for options that can't be had. */
 export async function createRelay(options: RelayOptions): Promise<Relay> {
 	const clock = options.clock ?? systemClock;
@@ -95,8 +108,7 @@ export async function createRelay(options: RelayOptions): Promise<Relay> {
 		hostPorts,
 		hostAddresses: createHostAddresses(clock),
 	};
-	// What no policy can hold is told before anything listens.
-	createPolicy({ ...policy, names: new NameTable(clock) });
+	checkRules(options);
 	const audit = options.auditLogPath === undefined ? silentAuditLog : openAuditLog(options.auditLogPath, options.log);
 	const pcap = await openPcap(options);
 	const relay = new WebSocketRelay(options, pcap, {

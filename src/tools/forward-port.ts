@@ -1,5 +1,7 @@
 import { z } from "zod";
-import { boundedInteger, defineTool } from "./tool.js";
+import { defineTool } from "./tool.js";
+
+const PORT_RULE = "a port from 1 to 65535 is needed";
 
 export const forwardPortTool = defineTool({
 	name: "forward_port",
@@ -7,7 +9,9 @@ export const forwardPortTool = defineTool({
 	description:
 		"Leads a port of the host's 127.0.0.1 to a TCP port of the machine, so that programs on the host reach a server in it. " +
 		"Lasts as long as this server; the same port again gives the same address.",
-	input: z.strictObject({ port: boundedInteger(1, 65_535, "a TCP port").describe("the machine's port") }),
+	input: z.strictObject({
+		port: z.int({ error: PORT_RULE }).min(1, PORT_RULE).max(65_535, PORT_RULE).describe("the machine's port"),
+	}),
 	output: z.object({ url: z.string() }),
 	annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: true, openWorldHint: false },
 	async run({ port }, { machine, forwardPort }) {

@@ -107,10 +107,10 @@ describe("bad input", () => {
 		["restore", {}, /snapshot: /],
 		["restore", { snapshot: "unknown" }, /not-found.*there is no snapshot "unknown"/],
 		["restore", { snapshot: "../../etc/passwd" }, /not-found/],
-		["forward_port", {}, /port: a whole number of a TCP port from 1 to 65535 is needed/],
-		["forward_port", { port: 0 }, /port: a whole number of a TCP port from 1 to 65535/],
-		["forward_port", { port: 65_536 }, /port: a whole number of a TCP port/],
-		["forward_port", { port: "80" }, /port: a whole number of a TCP port/],
+		["forward_port", {}, /port: a port from 1 to 65535 is needed/],
+		["forward_port", { port: 0 }, /port: a port from 1 to 65535/],
+		["forward_port", { port: 65_536 }, /port: a port from 1 to 65535/],
+		["forward_port", { port: "80" }, /port: a port from 1 to 65535/],
 		["forward_port", { port: 80, host: "0.0.0.0" }, /unknown field "host"[\s\S]*the fields of forward_port are port/],
 	];
 	for (const [tool, input, expected] of cases) {

@@ -229,3 +229,13 @@ describe("the relay of a server", () => {
 		expect(await isTaken(Number(port))).toBe(false);
 	});
 });
+
+describe("what no network can hold", () => {
+	it.each([
+		["an address of the host's own", ["--allow", "127.0.0.1"], "invalid-argument"],
+		["the port of the name server", ["--host-port", "53"], "invalid-argument"],
+		["one port that leads to two places", ["--forward", "18080:80", "--forward", "18080:81"], "invalid-argument"],
+	])("is told when the server starts: %s", async (_what, args, code) => {
+		await expect(open(...args)).rejects.toMatchObject({ code });
+	});
+});

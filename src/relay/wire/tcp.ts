@@ -22,7 +22,6 @@ export const TCP_SYN = 2;
 export const TCP_RST = 4;
 export const TCP_PSH = 8;
 export const TCP_ACK = 16;
-export const TCP_URG = 32;
 
 /** Option kinds and lengths: RFC 9293 3.2, RFC 7323, RFC 2018. */
 const OPTION_END = 0;
@@ -54,7 +53,7 @@ export interface TcpSegment {
 	readonly destinationPort: number;
 	readonly sequence: number;
 	readonly acknowledgment: number;
-	/** TCP_FIN … TCP_URG. */
+	/** TCP_FIN … TCP_ACK; the urgent flag (32) is read and ignored. */
 	readonly flags: number;
 	/** As in the header, not scaled. */
 	readonly window: number;

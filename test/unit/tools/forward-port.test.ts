@@ -26,7 +26,7 @@ describe("forward_port", () => {
 
 	it.each([
 		[{}, "port: "],
-		[{ port: 0 }, "port: a whole number of a TCP port from 1 to 65535 is needed"],
+		[{ port: 0 }, "port: a port from 1 to 65535 is needed"],
 		[{ port: 65_536 }, "port: a whole number"],
 		[{ port: -1 }, "port: a whole number"],
 		[{ port: 80.5 }, "port: a whole number"],
