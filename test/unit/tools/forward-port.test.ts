@@ -27,11 +27,11 @@ describe("forward_port", () => {
 	it.each([
 		[{}, "port: "],
 		[{ port: 0 }, "port: a port from 1 to 65535 is needed"],
-		[{ port: 65_536 }, "port: a whole number"],
-		[{ port: -1 }, "port: a whole number"],
-		[{ port: 80.5 }, "port: a whole number"],
-		[{ port: "80" }, "port: a whole number"],
-		[{ port: null }, "port: a whole number"],
+		[{ port: 65_536 }, "port: a port from 1 to 65535 is needed"],
+		[{ port: -1 }, "port: a port from 1 to 65535 is needed"],
+		[{ port: 80.5 }, "port: a port from 1 to 65535 is needed"],
+		[{ port: "80" }, "port: a port from 1 to 65535 is needed"],
+		[{ port: null }, "port: a port from 1 to 65535 is needed"],
 		[{ port: 80, host_port: 80 }, 'unknown field "host_port"'],
 	])("refuses %j without touching the machine", async (input, message) => {
 		const { happened, context: fake } = context();
