@@ -1,5 +1,6 @@
 /** The machine's end of the wire to its relay: whole frames, back-pressure towards the relay, nothing held without bound. */
 
+import type { Socket } from "node:net";
 import { WebSocket } from "ws";
 
 /** Frames of the guest that wait for the socket, bytes; beyond that they are dropped, as a full wire would. */
@@ -26,6 +27,9 @@ export class NetworkLink {
 	readonly #url: string;
 	#deliver: Deliver = () => 0;
 	#socket: WebSocket | undefined;
+	/** What is under it, once it is open. */
+	#wire: Socket | undefined;
+	#isCorked = false;
 	#waiting: Uint8Array[] = [];
 	#waitingBytes = 0;
 	#isScheduled = false;
@@ -61,8 +65,21 @@ export class NetworkLink {
 	send(frame: Uint8Array): void {
 		const socket = this.#socket;
 		if (socket?.readyState !== WebSocket.OPEN || socket.bufferedAmount > MAX_UNSENT_BYTES) return;
+		this.#cork();
 		socket.send(frame, { binary: true });
 		if (this.#waiting.length > 0) this.#schedule();
+	}
+
+	/** All frames that the guest sends before the emulator next rests go out in one write. */
+	#cork(): void {
+		const wire = this.#wire;
+		if (this.#isCorked || wire === undefined) return;
+		this.#isCorked = true;
+		wire.cork();
+		setImmediate(() => {
+			this.#isCorked = false;
+			wire.uncork();
+		});
 	}
 
 	pause(): void {
@@ -93,10 +110,14 @@ export class NetworkLink {
 		socket.on("message", (data, isBinary) => {
 			if (isBinary) this.#receive(data as Uint8Array);
 		});
+		socket.on("upgrade", (response) => {
+			this.#wire = response.socket;
+		});
 		// "close" follows every error.
 		socket.on("error", () => {});
 		socket.on("close", () => {
 			this.#socket = undefined;
+			this.#wire = undefined;
 			setTimeout(() => this.#connect(), RECONNECT_MS).unref();
 		});
 	}
