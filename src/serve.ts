@@ -96,7 +96,7 @@ function summarizeNetwork({ network, allow, deny, hostPort }: Config): string {
 	if (network === "fetch") return "The machine reaches the network by HTTP on port 80 only.";
 	const open = allow.length === 0 ? "public addresses" : shortList(allow);
 	const closed = deny.length === 0 ? "" : `, but not ${shortList(deny)}`;
-	const host = hostPort.length === 0 ? "" : `, the host's own ports ${shortList(hostPort)} at 10.0.2.2`;
+	const host = hostPort.length === 0 ? "" : `, and the host's own ports ${shortList(hostPort)} at 10.0.2.2`;
 	return `The machine reaches ${open}${closed}${host}, and nothing else. forward_port opens one of its ports on the host.`;
 }
 

@@ -273,7 +273,7 @@ void run_open(struct call *call, const uint8_t *arguments, size_t length)
 	}
 	memcpy(&wall_clock_us, arguments, 8);
 	clock_set(wall_clock_us);
-	static const char bash_begin[] = "\\builtin declare +x __sandbox86='", other_begin[] = "__sandbox86='";
+	static const char bash_begin[] = "\\builtin export -n __sandbox86='", other_begin[] = "__sandbox86='";
 	text_for_bash = shell.is_bash;
 	// Under `set -a` bash would export the text, and every program would get it.
 	if (text_for_bash)

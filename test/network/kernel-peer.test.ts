@@ -150,10 +150,9 @@ afterAll(() => {
 	rmSync(folder, { recursive: true });
 });
 
-/** What neither side may have seen, whatever was sent. */
-function expectCleanWire(relay: Relay, peer: KernelPeer): void {
+/** What neither side may have seen, whatever was sent and lost. */
+function expectSoundFrames(relay: Relay, peer: KernelPeer): void {
 	expect(peer.counter("Tcp InCsumErrors")).toBe(0);
-	expect(peer.counter("Tcp InErrs")).toBe(0);
 	expect(peer.counter("Udp InCsumErrors")).toBe(0);
 	expect(peer.counter("Ip InHdrErrors")).toBe(0);
 	const { badEthernet, badIpv4, badTcp, badUdp, longFrame } = relay.network("kernel")?.counters ?? {};
@@ -164,6 +163,12 @@ function expectCleanWire(relay: Relay, peer: KernelPeer): void {
 		badUdp: 0,
 		longFrame: 0,
 	});
+}
+
+/** Nor anything that a kernel finds wrong in a segment's place; a SYN-ACK that comes twice is such a thing. */
+function expectCleanWire(relay: Relay, peer: KernelPeer): void {
+	expectSoundFrames(relay, peer);
+	expect(peer.counter("Tcp InErrs")).toBe(0);
 }
 
 async function expectExactTransfers(peer: KernelPeer, mebibytes: number): Promise<void> {
@@ -188,7 +193,7 @@ describe.skipIf(program === "")("a real kernel behind the relay", () => {
 	test("moves every byte over a wire that loses, doubles and reorders 2 % of the frames each way", async () => {
 		const { relay, peer } = await startPeer({ faults: 20 });
 		await expectExactTransfers(peer, 8);
-		expectCleanWire(relay, peer);
+		expectSoundFrames(relay, peer);
 		expect(peer.counter("Tcp RetransSegs")).toBeGreaterThan(0);
 	});
 
