@@ -6,6 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
+import { built } from "./built.js";
 import { cpuSeconds, residentMiB, type ServerClient, startServer } from "./server-client.js";
 import { median, percentile, series, timed } from "./statistics.js";
 
@@ -18,11 +19,6 @@ const serverArgs = process.argv.slice(2);
 const env = Object.fromEntries(
 	Object.entries(process.env).filter((entry): entry is [string, string] => entry[0].startsWith("SANDBOX86_")),
 );
-
-/** The built package; the machine process is found beside it. */
-async function built<T>(module: string): Promise<T> {
-	return (await import(new URL(`../../dist/${module}`, import.meta.url).href)) as T;
-}
 
 function report(what: string, value: string, note = ""): void {
 	process.stdout.write(`${what.padEnd(46)} ${value.padStart(14)}  ${note}\n`);

@@ -4,9 +4,7 @@ import { createServer } from "node:net";
 import type { Config } from "./config.js";
 import { describeError, errnoOf, SandboxError } from "./errors.js";
 import type { Log } from "./log.js";
-import type { EgressRule } from "./relay/egress/rule.js";
-import type { Relay } from "./relay/relay.js";
-import type { Resolver } from "./relay/services/resolver.js";
+import type { Relay, RelayOptions } from "./relay/relay.js";
 import { type Machine, type MachineNetwork, NETWORK_MTU, type OpenFlow } from "./vm/machine.js";
 import type { NetworkAttachment } from "./vm/process-messages.js";
 
@@ -109,18 +107,9 @@ class PlainNetwork implements ServerNetwork {
 	async close(): Promise<void> {}
 }
 
-interface RelayRules {
-	readonly allow: readonly EgressRule[];
-	readonly deny: readonly EgressRule[];
-	readonly hostPorts: readonly number[];
-	readonly resolvers: readonly Resolver[] | undefined;
-}
-
 class RelayNetwork implements ServerNetwork {
 	readonly #log: Log;
-	readonly #settings: NetworkSettings;
-	readonly #auditLogPath: string;
-	readonly #rules: RelayRules;
+	readonly #options: Omit<RelayOptions, "log">;
 	readonly #forwards: readonly PortForward[];
 	#relay: Promise<Relay> | undefined;
 	#running: Relay | undefined;
@@ -130,32 +119,17 @@ class RelayNetwork implements ServerNetwork {
 	#areForwardsOpen = false;
 
 	static async open(settings: NetworkSettings, defaultAuditLog: string, log: Log): Promise<RelayNetwork> {
-		const { parseHostPort, parseRule } = await import("./relay/egress/rule.js");
-		const { parseResolver } = await import("./relay/services/resolver.js");
-		const rules = {
-			allow: settings.allow.map(parseRule),
-			deny: settings.deny.map(parseRule),
-			hostPorts: settings.hostPort.map(parseHostPort),
-			resolvers: settings.dns.length === 0 ? undefined : settings.dns.map(parseResolver),
-		};
-		const { checkRules } = await import("./relay/relay.js");
-		checkRules(rules);
+		const { checkRules, parseRelaySettings } = await import("./relay/settings.js");
+		const options = parseRelaySettings({ ...settings, auditLog: settings.auditLog ?? defaultAuditLog });
+		checkRules(options);
 		const forwards = settings.forward.map(parsePortForward);
 		checkPortsDiffer(forwards);
 		for (const { protocol, hostPort } of forwards) if (protocol === "tcp") await checkPortIsFree(hostPort);
-		return new RelayNetwork(settings, settings.auditLog ?? defaultAuditLog, rules, forwards, log);
+		return new RelayNetwork(options, forwards, log);
 	}
 
-	private constructor(
-		settings: NetworkSettings,
-		auditLogPath: string,
-		rules: RelayRules,
-		forwards: readonly PortForward[],
-		log: Log,
-	) {
-		this.#settings = settings;
-		this.#auditLogPath = auditLogPath;
-		this.#rules = rules;
+	private constructor(options: Omit<RelayOptions, "log">, forwards: readonly PortForward[], log: Log) {
+		this.#options = options;
 		this.#forwards = forwards;
 		this.#log = log;
 	}
@@ -201,16 +175,10 @@ class RelayNetwork implements ServerNetwork {
 
 	async #start(): Promise<Relay> {
 		const { createRelay } = await import("./relay/relay.js");
-		const { allow, deny, hostPorts, resolvers } = this.#rules;
 		const relay = await createRelay({
-			allow,
-			deny,
-			hostPorts,
-			...(resolvers === undefined ? {} : { resolvers }),
+			...this.#options,
 			mtu: NETWORK_MTU,
 			maxMachines: 1,
-			auditLogPath: this.#auditLogPath,
-			...(this.#settings.pcap === undefined ? {} : { pcapPath: this.#settings.pcap }),
 			log: this.#log,
 			events: {
 				connected: () => this.#openForwards(),

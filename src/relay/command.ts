@@ -3,11 +3,10 @@
 import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { parseHostPort, parseRule } from "./egress/rule.js";
 import { MAX_MACHINES } from "./limits.js";
 import { parseListenAddress } from "./listen-address.js";
 import { createRelay, type RelayOptions } from "./relay.js";
-import { parseResolver } from "./services/resolver.js";
+import { parseRelaySettings, type RelaySettings } from "./settings.js";
 
 export const RELAY_USAGE = `usage: sandbox86 relay [options]
 
@@ -24,16 +23,6 @@ and these of all commands, see sandbox86 --help:
   --allow RULE  --deny RULE  --host-port PORT  --dns ADDRESS  --audit-log FILE  --pcap FILE  --log-level LEVEL
 `;
 
-/** Options that the server has, too, as text. */
-export interface RelaySettings {
-	readonly allow: readonly string[];
-	readonly deny: readonly string[];
-	readonly hostPort: readonly string[];
-	readonly dns: readonly string[];
-	readonly auditLog?: string | undefined;
-	readonly pcap?: string | undefined;
-}
-
 export interface RelayCommandContext {
 	readonly settings: RelaySettings;
 	readonly log: Log;
@@ -48,7 +37,7 @@ export async function runRelay(args: readonly string[], context: RelayCommandCon
 		context.stdout.write(RELAY_USAGE);
 		return 0;
 	}
-	const options = { ...parseRelayArguments(args), ...readSettings(context.settings), log: context.log };
+	const options = { ...parseRelayArguments(args), ...parseRelaySettings(context.settings), log: context.log };
 	const relay = await createRelay(options);
 	context.stdout.write(
 		[
@@ -94,18 +83,6 @@ export function describeRules({ allow = [], deny = [], hostPorts = [], resolvers
 		...hostPorts.map((port) => `10.0.2.2:${port} is this host's localhost:${port}`),
 		`names: ${resolvers === undefined ? "as this host resolves them" : `asked of ${resolvers.map(({ address, port }) => `${address}:${port}`).join(", ")}`}`,
 	];
-}
-
-function readSettings(settings: RelaySettings): Omit<RelayOptions, "log"> {
-	const { allow, deny, hostPort, dns, auditLog, pcap } = settings;
-	return {
-		allow: allow.map(parseRule),
-		deny: deny.map(parseRule),
-		hostPorts: hostPort.map(parseHostPort),
-		...(dns.length === 0 ? {} : { resolvers: dns.map(parseResolver) }),
-		...(auditLog === undefined ? {} : { auditLogPath: auditLog }),
-		...(pcap === undefined ? {} : { pcapPath: pcap }),
-	};
 }
 
 function parse(args: readonly string[]) {

@@ -6,8 +6,7 @@ import { type AuditLog, openAuditLog, silentAuditLog } from "./audit-log.js";
 import type { BandwidthLimits } from "./bandwidth.js";
 import { type Clock, systemClock } from "./clock.js";
 import { createHostAddresses } from "./egress/host-addresses.js";
-import { NameTable } from "./egress/name-table.js";
-import { checkHostPorts, createPolicy } from "./egress/policy.js";
+import { checkHostPorts } from "./egress/policy.js";
 import type { EgressRule } from "./egress/rule.js";
 import type { Forward, ForwardProtocol } from "./forwards.js";
 import { KeptForwards } from "./kept-forwards.js";
@@ -19,6 +18,7 @@ import type { Network } from "./network.js";
 import { PcapFile } from "./pcap.js";
 import { nodeDnsTransport } from "./services/dns-transport.js";
 import { hostResolvers, type Resolver } from "./services/resolver.js";
+import { checkRules } from "./settings.js";
 import { type FrameSink, type LinkServer, listenForMachines } from "./websocket.js";
 
 export interface RelayOptions {
@@ -83,19 +83,6 @@ export interface Relay {
 }
 
 const DEFAULT_MTU = 1500;
-
-/** Throws SandboxError("invalid-argument") for rules and ports that no relay can hold, before anything listens. */
-export function checkRules(rules: Pick<RelayOptions, "allow" | "deny" | "hostPorts">): void {
-	const hostPorts = new Set(rules.hostPorts);
-	createPolicy({
-		allow: rules.allow ?? [],
-		deny: rules.deny ?? [],
-		hostPorts,
-		hostAddresses: createHostAddresses(systemClock),
-		names: new NameTable(systemClock),
-	});
-	checkHostPorts(hostPorts, 0);
-}
 
 /** Listens and is ready. Throws SandboxError for options that can't be had. */
 export async function createRelay(options: RelayOptions): Promise<Relay> {

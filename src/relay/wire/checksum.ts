@@ -17,9 +17,7 @@ export function sumWords(bytes: Uint8Array, start: number, end: number, sum = 0)
 
 /** The checksum of a sum: folded into 16 bits and complemented. A valid message with its own checksum in it gives 0. */
 export function foldChecksum(sum: number): number {
-	let folded = sum;
-	while (folded > 0xffff) folded = (folded % 0x10000) + Math.floor(folded / 0x10000);
-	return ~folded & 0xffff;
+	return ~foldSum(sum) & 0xffff;
 }
 
 /** RFC 9293 3.1 and RFC 768: source, destination, zero and protocol, length. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { silentLog } from "../../../src/log.js";
-import { parseRelayArguments, RELAY_USAGE, type RelaySettings, runRelay } from "../../../src/relay/command.js";
+import { parseRelayArguments, RELAY_USAGE, runRelay } from "../../../src/relay/command.js";
+import type { RelaySettings } from "../../../src/relay/settings.js";
 import { TestClient } from "./websocket-client.js";
 
 const NO_SETTINGS: RelaySettings = { allow: [], deny: [], hostPort: [], dns: [] };
