@@ -20,6 +20,8 @@ const env = Object.fromEntries(
 	Object.entries(process.env).filter((entry): entry is [string, string] => entry[0].startsWith("SANDBOX86_")),
 );
 
+const memoryMiB = config.memoryMiB ?? 512;
+
 function report(what: string, value: string, note = ""): void {
 	process.stdout.write(`${what.padEnd(46)} ${value.padStart(14)}  ${note}\n`);
 }
@@ -38,7 +40,7 @@ async function benchColdBoot(): Promise<void> {
 		const boots = await series(3, async () => {
 			const machine = createMachine({
 				image,
-				memoryMiB: config.memoryMiB,
+				memoryMiB,
 				log: silentLog,
 				consoleLogPath: join(folder, "console.log"),
 				startFrom: "cold",
@@ -130,7 +132,7 @@ const { version } = await built<{ emulatorVersion: () => string }>("vm/emulator-
 	version: module.emulatorVersion(),
 }));
 process.stdout.write(
-	`Node ${process.version}, v86 ${version}, image ${config.image}, ${config.memoryMiB} MiB\n` +
+	`Node ${process.version}, v86 ${version}, image ${config.image}, ${memoryMiB} MiB\n` +
 		`${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${process.platform}\n\n`,
 );
 await benchColdBoot();

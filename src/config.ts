@@ -48,11 +48,16 @@ export const configSchema = z.object({
 	image: option(
 		z.string().regex(IMAGE_NAME, "a name of up to 64 of a-z 0-9 . _ - is needed").default("base"),
 		{ flag: "image", env: "SANDBOX86_IMAGE", value: "NAME" },
-		"the image that the machine runs: base (Debian with Python, git and curl) or tiny (busybox)",
+		"the image that the machine runs: base (Debian with Python, git and curl), tiny (busybox), or another of sandbox86 image list",
 	),
 	memoryMiB: option(
-		wholeNumber(64, 2047, "MiB").default(512),
-		{ flag: "memory", env: "SANDBOX86_MEMORY_MIB", value: "MIB" },
+		wholeNumber(64, 2047, "MiB").optional(),
+		{
+			flag: "memory",
+			env: "SANDBOX86_MEMORY_MIB",
+			value: "MIB",
+			defaultText: "what the image's recipe says, else 512",
+		},
 		"the machine's memory in MiB, 64 to 2047; its disk is in there, too",
 	),
 	home: option(

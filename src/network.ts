@@ -1,7 +1,8 @@
 /** The machine's network as the server sets it up: who is let out, which ports lead in, and when the machine must wake. */
 
 import { createServer } from "node:net";
-import type { Config } from "./config.js";
+import { join } from "node:path";
+import { type Config, dataFolders } from "./config.js";
 import { describeError, errnoOf, SandboxError } from "./errors.js";
 import type { Log } from "./log.js";
 import type { Relay, RelayOptions } from "./relay/relay.js";
@@ -57,6 +58,17 @@ export async function openNetwork(
 		}
 	}
 	return new PlainNetwork(settings.network === "none" ? { kind: "none" } : { kind: "v86", relayUrl: "fetch" });
+}
+
+/** The network of machines that images are built in: out as the server's machine may, nothing leads in. */
+export async function openBuildNetwork(config: Config, log: Log): Promise<ServerNetwork> {
+	const settings = { ...config, forward: [], pcap: undefined };
+	return await openNetwork(settings, defaultAuditLog(config.home), log);
+}
+
+/** Where the audit log is unless the user says otherwise. */
+export function defaultAuditLog(home: string): string {
+	return join(dataFolders(home).logs, "network.jsonl");
 }
 
 /** "8080:80", "5353:53/udp" */

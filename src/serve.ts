@@ -1,12 +1,11 @@
 /** The stdio server as a process: everything is put together here, and taken apart when the client goes. */
 
-import { join } from "node:path";
 import { type Config, dataFolders } from "./config.js";
 import { prepareConsoleLog } from "./console-logs.js";
 import { describeError } from "./errors.js";
 import { loadImage } from "./image/store.js";
 import type { Log } from "./log.js";
-import { openNetwork } from "./network.js";
+import { defaultAuditLog, openBuildNetwork, openNetwork } from "./network.js";
 import { createServer } from "./server.js";
 import { type ImageSource, Session } from "./session.js";
 import { StdioTransport } from "./stdio.js";
@@ -27,11 +26,17 @@ export async function serve(config: Config, version: string, log: Log): Promise<
 	const folders = dataFolders(config.home);
 	const snapshots = await openSnapshotStore(folders.snapshots, log);
 	const consoleLogPath = await prepareConsoleLog(folders.logs);
-	const network = await openNetwork(config, join(folders.logs, "network.jsonl"), log);
+	const network = await openNetwork(config, defaultAuditLog(config.home), log);
 	const session = new Session({
 		images: imageSource(config, log),
 		createMachine: (image) => {
-			const machine = createMachine({ image, memoryMiB: config.memoryMiB, log, consoleLogPath, network });
+			const machine = createMachine({
+				image,
+				memoryMiB: config.memoryMiB ?? image.memoryMiB,
+				log,
+				consoleLogPath,
+				network,
+			});
 			network.serve(machine);
 			return machine;
 		},
@@ -69,10 +74,11 @@ export async function serve(config: Config, version: string, log: Log): Promise<
 	// The SDK puts its own handler before ours when it connects.
 	transport.onclose = () => void end("the client closed the connection");
 	await server.connect(transport);
-	log.info(`sandbox86 ${version} serves image ${config.image} with ${config.memoryMiB} MiB; data in ${config.home}`);
+	log.info(`sandbox86 ${version} serves image ${config.image}; data in ${config.home}`);
 }
 
-function imageSource({ home, image, memoryMiB, mirror }: Config, log: Log): ImageSource {
+function imageSource(config: Config, log: Log): ImageSource {
+	const { home, image, memoryMiB, mirror } = config;
 	return {
 		name: image,
 		load: () => loadImage(home, image),
@@ -81,7 +87,8 @@ function imageSource({ home, image, memoryMiB, mirror }: Config, log: Log): Imag
 			const { buildImage } = await import("./image/build.js");
 			return buildImage(home, image, {
 				...(mirror === undefined ? {} : { mirror }),
-				memoryMiB,
+				...(memoryMiB === undefined ? {} : { memoryMiB }),
+				openNetwork: () => openBuildNetwork(config, log),
 				signal,
 				onProgress,
 				log,

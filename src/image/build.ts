@@ -1,3 +1,5 @@
+/** Builds an image: its tree step by step, then its boot snapshot. */
+
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
@@ -5,56 +7,67 @@ import { join } from "node:path";
 import { describeError, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
 import { createMachine } from "../vm/guest-machine.js";
+import type { MachineNetwork } from "../vm/machine.js";
 import type { MachineImage } from "../vm/machine-image.js";
-import { configureInGuest } from "./configure.js";
 import { ContentStore } from "./content-store.js";
 import { diskError, writeFileAtomically } from "./disk.js";
 import { Downloader } from "./download.js";
 import { serializeFsJson } from "./fs-json.js";
+import { type GuestWork, workInGuest } from "./guest-work.js";
+import { lockFilePath, readLockFile, writeLockFile } from "./lock-file.js";
+import { makeTree } from "./make-tree.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { packageFile } from "./package-files.js";
 import { acquireLock, lockOwner } from "./process-lock.js";
 import { type BuildProgress, ProgressTracker, readProgressFile } from "./progress.js";
-import { type Recipe, readRecipe } from "./recipe.js";
-import { makeDebianTree } from "./sources/debian/debian.js";
-import {
-	CLEAN,
-	COMPILE_PIP,
-	COMPILE_PYTHON,
-	configureScript,
-	guestFiles,
-	INDEX_APT,
-} from "./sources/debian/guest-script.js";
-import { standInsFor } from "./sources/debian/stand-ins.js";
-import { checkImageName, commitImage, imageDigest, imageFolders, loadImage, machineFiles, TINY } from "./store.js";
-import { type Attributes, directory, type Tree } from "./tree.js";
+import { type Recipe, type RecipeFile, readRecipe } from "./recipe.js";
+import type { SourceContext } from "./source.js";
+import { StepCache } from "./step-cache.js";
+import { commitImage, imageDigest, imageFolders, loadImage, machineFiles, removeUnused, TINY } from "./store.js";
+import type { Tree } from "./tree.js";
 
 export type { BuildProgress } from "./progress.js";
+
+/** The network of the machines that a build works in. */
+export interface BuildNetwork extends MachineNetwork {
+	close(): Promise<void>;
+}
 
 export interface BuildOptions {
 	readonly log: Log;
 	/** URL of the Debian archive to fetch from and to set the guest's apt up for. */
 	readonly mirror?: string;
-	/** Memory of the machine that the boot snapshot is made for, MiB. */
+	/** Memory of the machine that the boot snapshot is made for, MiB; default: the recipe's. */
 	readonly memoryMiB?: number;
+	/** The network of recipes' packages and commands; they have none without it. */
+	readonly openNetwork?: () => Promise<BuildNetwork>;
+	/** Find out anew what the recipe's source is, whatever the lock file says, and write a new one. */
+	readonly update?: boolean;
+	/** Do every step anew. */
+	readonly fresh?: boolean;
 	readonly signal?: AbortSignal;
 	readonly onProgress?: (progress: BuildProgress) => void;
+	/** Gets what the recipe's packages and commands print, and the title of each step. */
+	readonly onLine?: (line: string) => void;
 }
 
-const DEFAULT_MEMORY_MIB = 512;
 /** Free space that a build needs beside what is downloaded already, bytes. */
 const NEEDED_BYTES = 700 * 1024 * 1024;
 const PROGRESS_FILE_MS = 500;
+/** What a recipe's step in the guest is expected to take, seconds. */
+const STEP_SECONDS = 60;
 
 /**
- * Builds an image, or waits for the build that is under way in this or another process and takes its result. The image
- * appears complete or not at all; an image of the same name stays until then. What was downloaded is kept for the next try.
+ * Builds the image of a recipe of the package (its name) or of a file (its path), or waits for the build that is under way
+ * in this or another process and takes its result. The image appears complete or not at all; an image of the same name
+ * stays until then. What was downloaded, and the steps that were done, are kept for the next try.
  */
-export async function buildImage(home: string, name: string, options: BuildOptions): Promise<MachineImage> {
-	checkImageName(name);
-	if (name === TINY)
-		throw new SandboxError("invalid-argument", "the image tiny is part of the package; nothing to build");
-	const recipe = await readRecipe(name);
+export async function buildImage(home: string, which: string, options: BuildOptions): Promise<MachineImage> {
+	const recipe = await readRecipe(which);
+	const { name } = recipe.recipe;
+	if (name === TINY) {
+		throw new SandboxError("invalid-argument", "the image tiny is part of the package; give yours another name");
+	}
 	const folders = imageFolders(home);
 	const manifestPath = join(folders.images, name, "manifest.json");
 	const before = await readManifest(manifestPath).catch(() => undefined);
@@ -64,12 +77,15 @@ export async function buildImage(home: string, name: string, options: BuildOptio
 	});
 	try {
 		const meanwhile = await readManifest(manifestPath).catch(() => undefined);
-		if (meanwhile !== undefined && meanwhile.created !== before?.created) return await loadImage(home, name);
+		const isOurs = JSON.stringify(meanwhile?.recipe) === JSON.stringify(recipe.recipe);
+		if (meanwhile !== undefined && meanwhile.created !== before?.created && isOurs) return await loadImage(home, name);
 		await removeLeftovers(folders.builds);
 		return await build(home, recipe, options);
 	} catch (error) {
 		throw diskError(home, error);
 	} finally {
+		// Contents of steps that failed are of no use to anybody.
+		await removeUnused(home).catch((error: unknown) => options.log.warn(`clean-up: ${describeError(error)}`));
 		await lock.release();
 	}
 }
@@ -98,8 +114,9 @@ async function removeLeftovers(builds: string): Promise<void> {
 	}
 }
 
-async function build(home: string, recipe: Recipe, options: BuildOptions): Promise<MachineImage> {
+async function build(home: string, recipeFile: RecipeFile, options: BuildOptions): Promise<MachineImage> {
 	const { log, signal } = options;
+	const { recipe } = recipeFile;
 	const { name } = recipe;
 	const folders = imageFolders(home);
 	const started = performance.now();
@@ -107,99 +124,145 @@ async function build(home: string, recipe: Recipe, options: BuildOptions): Promi
 	await requireSpace(home);
 	await mkdir(join(staging, "image"), { recursive: true });
 	const report = progressReporter(join(folders.builds, "progress.json"), options);
-	const progress = new ProgressTracker(report.update);
+	const progress = new ProgressTracker(report.update, expectedSeconds(recipe));
 	const consoleLogPath = join(home, `build-${name}-console.log`);
-	const store = new ContentStore(join(staging, "files"));
-	try {
-		const downloader = new Downloader({
-			folder: folders.downloads,
-			log,
-			...(signal === undefined ? {} : { signal }),
-			onBytes: (bytes) => progress.received(bytes),
-		});
-		const debian = await makeDebianTree({ recipe, store, downloader, mirror: options.mirror, progress, log, signal });
-		const { tree, packages, epoch } = debian;
-		const treePath = join(staging, "image", "fs.json");
-		const image: MachineImage = {
-			name,
-			digest: debian.inputsDigest,
-			...machineFiles,
-			treePath,
-			filesPath: store.folder,
-			bootSnapshotsPath: join(staging, "image", "boot"),
-			warmCommands: [],
-		};
-		await writeFileAtomically(treePath, serializeFsJson(tree));
-		const standIns = standInsFor(tree);
-		const toConfigure = packages.filter(({ state }) => state === "unpacked").length;
-		const withPreinst = packages.filter(({ control }) => control.files.has("preinst")).length;
-		await configureInGuest(tree, store, {
+	const store = new ContentStore(folders.files);
+	const cache = new StepCache(folders.steps);
+	const lockPath = recipeFile.path === undefined ? undefined : lockFilePath(recipeFile.path);
+	const lock = lockPath === undefined || options.update === true ? undefined : await readLockFile(lockPath);
+	const version = packageVersion();
+	let network: Promise<BuildNetwork> | undefined;
+
+	const machineImage = (treePath: string, digest: string): MachineImage => ({
+		name,
+		digest,
+		...machineFiles,
+		treePath,
+		filesPath: store.folder,
+		bootSnapshotsPath: join(staging, "image", "boot"),
+		warmCommands: [],
+		memoryMiB: recipe.memory_mib,
+	});
+	const work = async (
+		tree: Tree,
+		guestWork: GuestWork,
+		how: Pick<Parameters<typeof workInGuest>[2], "network" | "onProgress" | "onLine">,
+	) => {
+		const treePath = join(staging, "step.json");
+		const text = serializeFsJson(tree);
+		await writeFileAtomically(treePath, text);
+		const image = machineImage(treePath, createHash("sha256").update(text).digest("hex"));
+		await workInGuest(tree, store, {
+			...guestWork,
+			...how,
 			image,
 			memoryMiB: recipe.memory_mib,
 			consoleLogPath,
 			log,
 			signal,
-			progress,
-			files: guestFiles(packages, standIns),
-			steps: [
-				{
-					title: "setting up packages",
-					script: configureScript(packages, standIns),
-					weight: 70,
-					expected: toConfigure + withPreinst,
-					counts: /^(Setting up|Preparing) /,
-				},
-				{ title: "compiling Python modules", script: COMPILE_PYTHON, weight: 20 },
-				{ title: "compiling pip", script: COMPILE_PIP, weight: 20 },
-				{ title: "indexing packages for apt", script: INDEX_APT, weight: 60 },
-				...recipe.run.map((script) => ({ title: `running ${script.slice(0, 40)}`, script, weight: 10 })),
-				{ title: "cleaning up", script: CLEAN, weight: 5 },
-			],
 		});
-		tidy(tree, epoch);
+	};
+
+	try {
+		const context: SourceContext = {
+			store,
+			downloader: new Downloader({
+				folder: folders.downloads,
+				log,
+				...(signal === undefined ? {} : { signal }),
+				onBytes: (bytes) => progress.received(bytes),
+			}),
+			home,
+			recipeFolder: recipeFile.folder,
+			packages: recipe.packages,
+			mirror: options.mirror,
+			workInGuest: (tree, guestWork) =>
+				work(tree, guestWork, {
+					network: undefined,
+					onProgress: (fraction, stage) => progress.update("configure", fraction, stage),
+				}),
+			progress,
+			log,
+			signal,
+		};
+		const made = await makeTree({
+			recipe: recipeFile,
+			context,
+			cache,
+			fresh: options.fresh === true,
+			lock,
+			version,
+			runStep: async (tree, script, title, at, of) => {
+				network ??= options.openNetwork?.();
+				const steps = [{ title, script, weight: 1 }];
+				await work(
+					tree,
+					{ files: new Map(), steps },
+					{
+						network: await network,
+						onProgress: (fraction, stage) => progress.update("steps", (at + fraction) / of, stage),
+						onLine: options.onLine,
+					},
+				);
+			},
+			onStep: (title, isCached) => options.onLine?.(`==> ${title}${isCached ? " (done before)" : ""}`),
+		});
 
 		progress.update("commit", 0, "writing the image");
-		const treeText = serializeFsJson(tree);
+		const treePath = join(staging, "image", "fs.json");
+		const treeText = serializeFsJson(made.tree);
 		const treeSha256 = createHash("sha256").update(treeText).digest("hex");
 		await writeFileAtomically(treePath, treeText);
-		const { entries, fileBytes } = await prune(tree, store);
-		const finished: MachineImage = { ...image, digest: await imageDigest(treeSha256), warmCommands: recipe.warm };
-
+		const finished: MachineImage = {
+			...machineImage(treePath, await imageDigest(treeSha256)),
+			warmCommands: recipe.warm,
+		};
 		progress.update("snapshot", 0, "booting it once for the boot snapshot");
 		await makeBootSnapshot(finished, consoleLogPath, options);
 		const manifest: ImageManifest = {
-			format: 1,
+			format: 2,
 			name,
 			created: new Date().toISOString(),
-			builtBy: packageVersion(),
-			inputsDigest: debian.inputsDigest,
-			source: debian.source,
-			packages: packages.map((found) => ({ name: found.name, version: found.version })),
+			builtBy: version,
+			recipe,
+			lock: made.lock,
+			inputsDigest: createHash("sha256")
+				.update(JSON.stringify([recipe, made.lock]))
+				.digest("hex"),
+			packages: [...made.packages],
 			treeSha256,
-			entries,
-			fileBytes,
-			packageBytes: debian.packageBytes,
-			buildMs: Math.round(performance.now() - started),
+			...measure(made.tree),
+			memoryMiB: recipe.memory_mib,
 			warmCommands: [...recipe.warm],
+			buildMs: Math.round(performance.now() - started),
 		};
 		await writeFileAtomically(
 			join(staging, "image", "manifest.json"),
 			`${JSON.stringify(manifest, undefined, "\t")}\n`,
 		);
-		await commitImage(home, name, join(staging, "image"), store);
+		await commitImage(home, name, join(staging, "image"));
+		if (lockPath !== undefined && lock === undefined) await writeLockFile(lockPath, made.lock);
+		await cache.forget(name, made.steps);
 		progress.update("snapshot", 1, "done");
 		await rm(consoleLogPath, { force: true });
 		return await loadImage(home, name);
 	} finally {
+		await (await network?.catch(() => undefined))?.close();
 		await rm(staging, { recursive: true, force: true });
 		await report.end();
 	}
 }
 
+/** Only the time left hangs on it. */
+function expectedSeconds({ from, packages, run }: Recipe): ConstructorParameters<typeof ProgressTracker>[1] {
+	if (from.startsWith("debian:")) return { steps: STEP_SECONDS * run.length };
+	return { configure: 0, steps: STEP_SECONDS * (run.length + (packages.length > 0 ? 1 : 0)) };
+}
+
 async function makeBootSnapshot(image: MachineImage, consoleLogPath: string, options: BuildOptions): Promise<void> {
 	const machine = createMachine({
 		image,
-		memoryMiB: options.memoryMiB ?? DEFAULT_MEMORY_MIB,
+		memoryMiB: options.memoryMiB ?? image.memoryMiB,
 		log: options.log,
 		consoleLogPath,
 	});
@@ -207,8 +270,8 @@ async function makeBootSnapshot(image: MachineImage, consoleLogPath: string, opt
 	options.signal?.addEventListener("abort", onAbort, { once: true });
 	try {
 		await machine.start();
-		const proof = await machine.run("dpkg --audit && exit 0", { timeoutMs: 120_000 });
-		if (proof.exitCode !== 0) throw new SandboxError("build-failed", "the finished image does not run its own dpkg");
+		const proof = await machine.run("exit 0", { timeoutMs: 120_000 });
+		if (proof.exitCode !== 0) throw new SandboxError("build-failed", "the finished image does not run its own shell");
 	} catch (error) {
 		if (options.signal?.aborted === true) throw new SandboxError("cancelled", "the build was cancelled");
 		throw error;
@@ -218,34 +281,15 @@ async function makeBootSnapshot(image: MachineImage, consoleLogPath: string, opt
 	}
 }
 
-/** Empties what only a running system fills, and makes no file younger than the signed indices. */
-function tidy(tree: Tree, epoch: number): void {
-	const root = { uid: 0, gid: 0, mtime: epoch };
-	const folders: [string, number][] = [
-		["dev", 0o755],
-		["proc", 0o555],
-		["run", 0o755],
-		["sys", 0o555],
-		["tmp", 0o1777],
-		["var/tmp", 0o1777],
-	];
-	for (const [path, mode] of folders) tree.set(path, directory({ ...root, mode }));
-	tree.makeDirectory("run/lock", { ...root, mode: 0o1777 });
-	for (const [, node] of tree.entries()) {
-		if (node.mtime > epoch) Object.assign(node, { mtime: epoch } satisfies Partial<Attributes>);
-	}
-}
-
-/** Removes contents that the tree no longer names; returns what it holds. */
-async function prune(tree: Tree, store: ContentStore): Promise<{ entries: number; fileBytes: number }> {
-	const used = new Map<string, number>();
+/** Entries of a tree, and the bytes of all its different files. */
+function measure(tree: Tree): { entries: number; fileBytes: number } {
+	const files = new Map<string, number>();
 	let entries = 0;
 	for (const [, node] of tree.entries()) {
 		entries++;
-		if (node.kind === "file") used.set(node.sha256, node.sizeBytes);
+		if (node.kind === "file") files.set(node.sha256, node.sizeBytes);
 	}
-	for (const sha256 of await store.list()) if (!used.has(sha256)) await store.remove(sha256);
-	return { entries, fileBytes: [...used.values()].reduce((sum, bytes) => sum + bytes, 0) };
+	return { entries, fileBytes: [...files.values()].reduce((sum, bytes) => sum + bytes, 0) };
 }
 
 async function requireSpace(home: string): Promise<void> {

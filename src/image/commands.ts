@@ -4,8 +4,8 @@ import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
 import { formatTable } from "../text-table.js";
-import { createProgressRenderer, formatBytes, formatDuration } from "./progress.js";
-import { checkMirrorUrl } from "./sources/debian/mirror.js";
+import type { BuildNetwork } from "./build.js";
+import { formatBytes } from "./progress.js";
 import { listImages, removeImage, verifyImage } from "./store.js";
 
 export interface TextOutput {
@@ -20,10 +20,13 @@ export interface ImageCommandContext {
 	readonly stderr: TextOutput;
 	readonly mirror?: string | undefined;
 	readonly memoryMiB?: number | undefined;
+	/** The network of recipes' packages and commands. */
+	readonly openNetwork?: (() => Promise<BuildNetwork>) | undefined;
 	readonly signal?: AbortSignal | undefined;
 }
 
-export const IMAGE_USAGE = `usage: sandbox86 image build NAME [--mirror URL]   build an image, or build it anew
+export const IMAGE_USAGE = `usage: sandbox86 image build NAME|RECIPE.json        build an image, or build it anew
+           [--mirror URL] [--update] [--no-cache]
        sandbox86 image list                         show all images
        sandbox86 image verify NAME                  check every file of an image
        sandbox86 image rm NAME                      remove an image
@@ -38,7 +41,7 @@ export async function runImageCommand(args: readonly string[], context: ImageCom
 	const [verb, ...rest] = args;
 	switch (verb) {
 		case "build":
-			return await buildCommand(rest, context);
+			return await (await import("./build-command.js")).buildCommand(rest, context);
 		case "list":
 			parse(rest, 0, "image list");
 			return await listCommand(context);
@@ -51,35 +54,6 @@ export async function runImageCommand(args: readonly string[], context: ImageCom
 	}
 }
 
-async function buildCommand(args: readonly string[], context: ImageCommandContext): Promise<number> {
-	const { values, positionals } = parse(args, 1, "image build NAME [--mirror URL]", true);
-	const name = positionals[0] ?? "";
-	const mirror = values.mirror ?? context.mirror;
-	const { buildImage } = await import("./build.js");
-	const renderer = createProgressRenderer(context.stderr);
-	const started = performance.now();
-	try {
-		await buildImage(context.home, name, {
-			log: context.log,
-			onProgress: (progress) => renderer.show(progress),
-			...(mirror === undefined ? {} : { mirror: checkMirrorUrl(mirror) }),
-			...(context.memoryMiB === undefined ? {} : { memoryMiB: context.memoryMiB }),
-			...(context.signal === undefined ? {} : { signal: context.signal }),
-		});
-	} finally {
-		renderer.end();
-	}
-	const built = (await listImages(context.home)).find((image) => image.name === name);
-	const manifest = built?.manifest;
-	const sizes =
-		manifest === undefined
-			? ""
-			: `, ${manifest.packages.length} packages, ${formatBytes(manifest.fileBytes)}, ` +
-				`boot snapshot ${formatBytes(built?.bootSnapshotBytes ?? 0)}`;
-	context.stdout.write(`image ${name} is ready after ${formatDuration(performance.now() - started)}${sizes}\n`);
-	return 0;
-}
-
 async function listCommand({ home, stdout }: ImageCommandContext): Promise<number> {
 	const rows = [["NAME", "STATE", "SIZE", "BOOT SNAPSHOTS", "CREATED", "FROM"]];
 	for (const image of await listImages(home)) {
@@ -90,7 +64,7 @@ async function listCommand({ home, stdout }: ImageCommandContext): Promise<numbe
 			manifest === undefined ? "-" : formatBytes(manifest.fileBytes),
 			image.bootSnapshotBytes === 0 ? "-" : formatBytes(image.bootSnapshotBytes),
 			manifest?.created.slice(0, 16).replace("T", " ") ?? "-",
-			image.problem ?? manifest?.source.suites.map((suite) => suite.name).join(", ") ?? "-",
+			image.problem ?? manifest?.recipe.from ?? "-",
 		]);
 	}
 	stdout.write(formatTable(rows));
@@ -120,16 +94,10 @@ function nameOf(args: readonly string[], form: string): string {
 	return parse(args, 1, form).positionals[0] ?? "";
 }
 
-function parse(
-	args: readonly string[],
-	count: number,
-	form: string,
-	takesMirror = false,
-): { values: { mirror?: string | undefined }; positionals: string[] } {
-	let parsed: { values: { mirror?: string | undefined }; positionals: string[] };
+function parse(args: readonly string[], count: number, form: string): { positionals: string[] } {
+	let parsed: { positionals: string[] };
 	try {
-		parsed = parseArgs({ args: [...args], options: { mirror: { type: "string" } }, allowPositionals: true });
-		if (parsed.values.mirror !== undefined && !takesMirror) throw new Error("only image build takes --mirror");
+		parsed = parseArgs({ args: [...args], options: {}, allowPositionals: true });
 	} catch (error) {
 		throw usage(error instanceof Error ? error.message : String(error));
 	}

@@ -14,6 +14,7 @@ export interface StoredContent {
 /** Contents up to this size are held in memory and written at once. */
 const SMALL_BYTES = 1024 * 1024;
 const HEX64 = /^[0-9a-f]{64}$/;
+const TEMPORARY = /^\.[0-9a-f]{16}\.tmp$/;
 
 /** A folder of files that are named by their SHA-256. A file in it is whole: it gets its name when it is complete. */
 export class ContentStore {
@@ -106,12 +107,7 @@ export class ContentStore {
 
 	/** Names of all contents. */
 	async list(): Promise<string[]> {
-		try {
-			return (await readdir(this.folder)).filter((name) => HEX64.test(name));
-		} catch (error) {
-			if (errnoOf(error) === "ENOENT") return [];
-			throw error;
-		}
+		return (await this.#names()).filter((name) => HEX64.test(name));
 	}
 
 	/** Moves all contents into another store of the same disk. What is there already is kept. */
@@ -129,6 +125,22 @@ export class ContentStore {
 	async remove(sha256: string): Promise<void> {
 		this.#known.delete(sha256);
 		await rm(this.path(sha256), { force: true });
+	}
+
+	/** Removes what an interrupted process left half-written. Nobody may be writing. */
+	async removeTemporary(): Promise<void> {
+		for (const name of await this.#names()) {
+			if (TEMPORARY.test(name)) await rm(join(this.folder, name), { force: true });
+		}
+	}
+
+	async #names(): Promise<string[]> {
+		try {
+			return await readdir(this.folder);
+		} catch (error) {
+			if (errnoOf(error) === "ENOENT") return [];
+			throw error;
+		}
 	}
 
 	async #temporary(): Promise<string> {

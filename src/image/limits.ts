@@ -25,6 +25,15 @@ export const limits = {
 	maxNameBytes: 255,
 	/** Symbolic links followed on the way to one entry (Linux: 40). */
 	maxSymlinks: 40,
+	/** A recipe, bytes; what it may list. */
+	maxRecipeBytes: 4 * MIB,
+	maxRecipePackages: 2_000,
+	maxRecipeCommands: 200,
+	maxRecipeFiles: 1_000,
+	/** One file of the host that a recipe puts into an image, bytes. */
+	maxRecipeFileBytes: 1 * GIB,
+	/** One command of a recipe, ms. */
+	stepTimeoutMs: 60 * 60 * 1000,
 	/** A control.tar's maintainer scripts and lists, bytes in all. */
 	maxControlBytes: 64 * MIB,
 	/** No byte for this long and the server counts as stalled, ms. */

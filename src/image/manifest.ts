@@ -1,32 +1,31 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { errnoOf, SandboxError } from "../errors.js";
+import { lockFileSchema } from "./lock-file.js";
+import { recipeSchema } from "./recipe.js";
 
 /** What is known about a built image; `manifest.json` in its folder. */
 const manifestSchema = z.strictObject({
-	format: z.literal(1),
+	format: z.literal(2),
 	name: z.string(),
 	/** ISO 8601, UTC. */
 	created: z.string(),
 	/** Version of sandbox86 that built it. */
 	builtBy: z.string(),
-	/** SHA-256 over the recipe and the exact inputs: two builds with the same one start from the same bytes. */
+	recipe: recipeSchema,
+	/** The exact inputs. */
+	lock: lockFileSchema,
+	/** SHA-256 over recipe and lock: two builds with the same one start from the same bytes. */
 	inputsDigest: z.string().regex(/^[0-9a-f]{64}$/),
-	source: z.strictObject({
-		kind: z.literal("debian"),
-		architecture: z.string(),
-		suites: z.array(z.strictObject({ name: z.string(), date: z.string() })),
-		/** The archive that the guest's apt is set up for. */
-		guestMirror: z.string(),
-	}),
+	/** What the tree's own package manager says is installed. */
 	packages: z.array(z.strictObject({ name: z.string(), version: z.string() })),
 	/** SHA-256 of fs.json. */
 	treeSha256: z.string().regex(/^[0-9a-f]{64}$/),
 	entries: z.number().int(),
 	/** Bytes of all different files. */
 	fileBytes: z.number().int(),
-	/** Bytes of the packages that were downloaded, or came from the cache. */
-	packageBytes: z.number().int(),
+	/** Memory of its machines where nothing else is asked for, MiB. */
+	memoryMiB: z.number().int().min(64).max(2047),
 	buildMs: z.number(),
 	warmCommands: z.array(z.string()),
 });

@@ -14,16 +14,7 @@ export interface BuildProgress {
 	readonly bytesPerSecond: number | undefined;
 }
 
-export type BuildPhase =
-	| "waiting"
-	| "index"
-	| "packages"
-	| "tree"
-	| "boot"
-	| "configure"
-	| "layer"
-	| "commit"
-	| "snapshot";
+export type BuildPhase = "waiting" | "index" | "packages" | "tree" | "configure" | "steps" | "commit" | "snapshot";
 
 /**
  * What each phase costs, in seconds on the machine that `base` was measured on (docs/images.md). Only their proportion
@@ -33,14 +24,12 @@ const EXPECTED_SECONDS: Record<Exclude<BuildPhase, "waiting">, number> = {
 	index: 6,
 	packages: 25,
 	tree: 2,
-	boot: 6,
-	configure: 240,
-	layer: 4,
+	configure: 250,
+	steps: 0,
 	commit: 2,
 	snapshot: 15,
 };
 const PHASES = Object.keys(EXPECTED_SECONDS) as (keyof typeof EXPECTED_SECONDS)[];
-const TOTAL_SECONDS = PHASES.reduce((sum, phase) => sum + EXPECTED_SECONDS[phase], 0);
 /** Rates are taken over this long, ms. */
 const RATE_WINDOW_MS = 5_000;
 
@@ -49,14 +38,23 @@ export class ProgressTracker {
 	readonly #report: (progress: BuildProgress) => void;
 	readonly #now: () => number;
 	readonly #startedMs: number;
+	readonly #expected: typeof EXPECTED_SECONDS;
+	readonly #totalSeconds: number;
 	#phase: keyof typeof EXPECTED_SECONDS = "index";
 	#phaseFraction = 0;
 	#stage = "starting";
 	#fraction = 0;
 	#arrivals: { atMs: number; bytes: number }[] = [];
 
-	constructor(report: (progress: BuildProgress) => void, now: () => number = () => performance.now()) {
+	/** `expected` replaces what phases are expected to take, seconds. */
+	constructor(
+		report: (progress: BuildProgress) => void,
+		expected: Partial<typeof EXPECTED_SECONDS> = {},
+		now: () => number = () => performance.now(),
+	) {
 		this.#report = report;
+		this.#expected = { ...EXPECTED_SECONDS, ...expected };
+		this.#totalSeconds = PHASES.reduce((sum, phase) => sum + this.#expected[phase], 0);
 		this.#now = now;
 		this.#startedMs = now();
 	}
@@ -77,14 +75,14 @@ export class ProgressTracker {
 	}
 
 	#emit(): void {
-		const before = PHASES.slice(0, PHASES.indexOf(this.#phase)).reduce((sum, p) => sum + EXPECTED_SECONDS[p], 0);
-		const done = before + EXPECTED_SECONDS[this.#phase] * this.#phaseFraction;
-		this.#fraction = Math.max(this.#fraction, done / TOTAL_SECONDS);
+		const before = PHASES.slice(0, PHASES.indexOf(this.#phase)).reduce((sum, p) => sum + this.#expected[p], 0);
+		const done = before + this.#expected[this.#phase] * this.#phaseFraction;
+		this.#fraction = Math.max(this.#fraction, done / this.#totalSeconds);
 		const elapsedMs = this.#now() - this.#startedMs;
 		// Until enough has happened, the expectation is all there is.
 		const weight = Math.min(1, this.#fraction / 0.1);
 		const measuredMs = this.#fraction > 0 ? (elapsedMs / this.#fraction) * (1 - this.#fraction) : 0;
-		const expectedMs = (TOTAL_SECONDS - done) * 1000;
+		const expectedMs = (this.#totalSeconds - done) * 1000;
 		this.#report({
 			phase: this.#phase,
 			stage: this.#stage,
@@ -136,6 +134,8 @@ export function formatDuration(ms: number): string {
  */
 export function createProgressRenderer(out: { readonly isTTY?: boolean; write(text: string): unknown }): {
 	show(progress: BuildProgress): void;
+	/** A line of text above the progress. */
+	print(line: string): void;
 	end(): void;
 } {
 	let last: { phase: string; twentieth: number } | undefined;
@@ -151,6 +151,10 @@ export function createProgressRenderer(out: { readonly isTTY?: boolean; write(te
 			if (last?.phase === progress.phase && last.twentieth === twentieth) return;
 			last = { phase: progress.phase, twentieth };
 			out.write(`${formatProgress(progress)}\n`);
+		},
+		print(line) {
+			out.write(`${open ? "\r\x1b[K" : ""}${line}\n`);
+			open = false;
 		},
 		end() {
 			if (open) out.write("\r\x1b[K");

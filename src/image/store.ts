@@ -2,6 +2,7 @@
  * The images of a data folder:
  *   HOME/images/NAME/{manifest.json, fs.json, boot/}   one folder for each image, complete or absent
  *   HOME/files/<sha256>                                 contents that the images share
+ *   HOME/steps/                                         trees that the steps of builds made, see StepCache
  *   HOME/downloads/                                     what builds fetched, see Downloader
  *   HOME/builds/                                        builds under way, see build.ts
  */
@@ -15,16 +16,20 @@ import { ContentStore, hashFile } from "./content-store.js";
 import { parseFsJson } from "./fs-json.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { packageFile } from "./package-files.js";
+import { lockOwner } from "./process-lock.js";
 import { recipeNames } from "./recipe.js";
+import { StepCache } from "./step-cache.js";
 import { withStoreLock } from "./store-lock.js";
 
 /** The image that comes with the package. */
 export const TINY = "tiny";
+const TINY_MEMORY_MIB = 512;
 const IMAGE_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 
 export interface ImageFolders {
 	readonly images: string;
 	readonly files: string;
+	readonly steps: string;
 	readonly downloads: string;
 	readonly builds: string;
 }
@@ -33,6 +38,7 @@ export function imageFolders(home: string): ImageFolders {
 	return {
 		images: join(home, "images"),
 		files: join(home, "files"),
+		steps: join(home, "steps"),
 		downloads: join(home, "downloads"),
 		builds: join(home, "builds"),
 	};
@@ -79,6 +85,7 @@ export async function loadImage(home: string, name: string): Promise<MachineImag
 			filesPath: packageFile("images/tiny/files"),
 			bootSnapshotsPath: join(folder, "boot"),
 			warmCommands: [],
+			memoryMiB: TINY_MEMORY_MIB,
 		};
 	}
 	const manifest = await readManifest(join(folder, "manifest.json"));
@@ -100,6 +107,7 @@ export async function loadImage(home: string, name: string): Promise<MachineImag
 		filesPath: imageFolders(home).files,
 		bootSnapshotsPath: join(folder, "boot"),
 		warmCommands: manifest.warmCommands,
+		memoryMiB: manifest.memoryMiB,
 	};
 }
 
@@ -219,23 +227,27 @@ export async function removeImage(home: string, name: string): Promise<RemovedIm
 	if (name === TINY) {
 		throw new SandboxError("invalid-argument", "the image tiny is part of the package and cannot be removed");
 	}
-	const { images } = imageFolders(home);
+	const { images, steps } = imageFolders(home);
 	return await withStoreLock(home, async () => {
 		const folder = join(images, name);
 		if (!(await foldersIn(images)).includes(name)) throw new SandboxError("not-found", `there is no image ${name}`);
 		// The manifest goes first: from then on the image is not there, wherever this is interrupted.
 		await rm(join(folder, "manifest.json"), { force: true });
 		await rm(folder, { recursive: true, force: true });
+		await new StepCache(steps).forget(name);
 		return await collectGarbage(home);
 	});
 }
 
-/** Puts a complete image folder in the place of `name`, with its contents. Both are on the disk of `home`. */
-export async function commitImage(home: string, name: string, folder: string, contents: ContentStore): Promise<void> {
+/**
+ * Puts a complete image folder in the place of `name`. Its contents are in the common store already, or in `contents`, which is
+ * emptied into it. All are on the disk of `home`.
+ */
+export async function commitImage(home: string, name: string, folder: string, contents?: ContentStore): Promise<void> {
 	const { images, files } = imageFolders(home);
 	await withStoreLock(home, async () => {
 		await mkdir(images, { recursive: true });
-		await contents.moveInto(new ContentStore(files));
+		await contents?.moveInto(new ContentStore(files));
 		const target = join(images, name);
 		const old = join(images, `${name}.old`);
 		await rm(old, { recursive: true, force: true });
@@ -259,23 +271,35 @@ export async function commitImage(home: string, name: string, folder: string, co
 	});
 }
 
-/** Removes contents that no image names. The store's lock must be held. */
+/** Removes contents that neither an image nor a step names. */
+export async function removeUnused(home: string): Promise<RemovedImage> {
+	return await withStoreLock(home, () => collectGarbage(home));
+}
+
+/**
+ * Removes contents that neither an image nor a step names. The store's lock must be held. While another process builds,
+ * nothing is removed: its contents have no name yet, and it cleans up itself when it ends.
+ */
 async function collectGarbage(home: string): Promise<RemovedImage> {
-	const { images, files } = imageFolders(home);
+	const { images, files, steps, builds } = imageFolders(home);
+	const builder = await lockOwner(join(builds, "lock"));
+	if (builder !== undefined && builder.pid !== process.pid) return { files: 0, bytes: 0 };
 	const used = new Set<string>();
+	// Names are found in the text, so that not even a damaged tree loses its files.
+	const keep = (text: string) => {
+		for (const [sha256] of text.matchAll(/\b[0-9a-f]{64}\b/g)) used.add(sha256);
+	};
 	for (const name of await foldersIn(images)) {
-		const treePath = join(images, name, "fs.json");
-		let text: string;
 		try {
-			text = await readFile(treePath, "utf8");
+			keep(await readFile(join(images, name, "fs.json"), "utf8"));
 		} catch (error) {
-			if (errnoOf(error) === "ENOENT") continue;
-			throw error;
+			if (errnoOf(error) !== "ENOENT") throw error;
 		}
-		// Names are found in the text, so that not even a damaged tree loses its files.
-		for (const match of text.matchAll(/"([0-9a-f]{64})"/g)) if (match[1] !== undefined) used.add(match[1]);
 	}
+	const cache = new StepCache(steps);
+	for (const key of await cache.keys()) keep(await cache.text(key));
 	const store = new ContentStore(files);
+	await store.removeTemporary();
 	let removed = 0;
 	let bytes = 0;
 	for (const sha256 of await store.list()) {

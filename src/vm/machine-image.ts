@@ -24,4 +24,6 @@ export interface MachineImage {
 	readonly bootSnapshotsPath: string;
 	/** Commands run once before a boot snapshot is taken, so that their files are in its page cache. */
 	readonly warmCommands: readonly string[];
+	/** Memory of its machines where nothing else is asked for, MiB. */
+	readonly memoryMiB: number;
 }

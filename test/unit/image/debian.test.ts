@@ -148,6 +148,7 @@ describe("progress", () => {
 		const seen: BuildProgress[] = [];
 		const tracker = new ProgressTracker(
 			(progress) => seen.push(progress),
+			{},
 			() => seen.length * 100,
 		);
 		tracker.update("index", 0.5, "a");

@@ -9,6 +9,7 @@ import { ContentStore } from "../../../src/image/content-store.js";
 import { serializeFsJson } from "../../../src/image/fs-json.js";
 import type { ImageManifest } from "../../../src/image/manifest.js";
 import { acquireLock, lockOwner } from "../../../src/image/process-lock.js";
+import { parseRecipe } from "../../../src/image/recipe.js";
 import { commitImage, listImages, loadImage, removeImage, verifyImage } from "../../../src/image/store.js";
 import { Tree } from "../../../src/image/tree.js";
 import { silentLog } from "../../../src/log.js";
@@ -30,17 +31,18 @@ async function commit(name: string, files: Record<string, string>): Promise<void
 		tree.set(path, { kind: "file", ...plain, ...(await store.put(content)) });
 	const text = serializeFsJson(tree);
 	const manifest: ImageManifest = {
-		format: 1,
+		format: 2,
 		name,
 		created: new Date().toISOString(),
 		builtBy: "test",
+		recipe: parseRecipe(JSON.stringify({ name, from: "debian:trixie" }), "test"),
+		lock: { format: 1, from: "debian:trixie", inputs: {} },
 		inputsDigest: "0".repeat(64),
-		source: { kind: "debian", architecture: "i386", suites: [], guestMirror: "http://example.invalid/debian" },
 		packages: [],
 		treeSha256: createHash("sha256").update(text).digest("hex"),
 		entries: 1,
 		fileBytes: 1,
-		packageBytes: 1,
+		memoryMiB: 512,
 		buildMs: 1,
 		warmCommands: [],
 	};

@@ -14,8 +14,8 @@ export interface AptSetupOptions {
 	readonly store: ContentStore;
 	readonly repository: Repository;
 	readonly codename: string;
-	/** The mirror that the user asked for; undefined takes Debian's own. */
-	readonly mirror: string | undefined;
+	/** URL of the archive that apt fetches from. */
+	readonly mirror: string;
 	readonly mtime: number;
 }
 
@@ -31,7 +31,7 @@ export async function setUpApt(options: AptSetupOptions): Promise<void> {
 	const put = async (path: string, content: string | Uint8Array) =>
 		tree.set(path, { kind: "file", ...attributes, ...(await store.put(content)) });
 	const keyring = KEYRINGS.find((name) => tree.get(`usr/share/keyrings/${name}`) !== undefined) ?? KEYRINGS[0];
-	const urls = { archive: guestMirror(mirror), security: GUEST_SECURITY_MIRROR };
+	const urls = { archive: mirror, security: GUEST_SECURITY_MIRROR };
 	const source = (url: string, suites: string) =>
 		`Types: deb\nURIs: ${url}\nSuites: ${suites}\nComponents: main\nSigned-By: /usr/share/keyrings/${keyring}\n`;
 	await put(

@@ -1,17 +1,16 @@
 /** A Debian userland on the host: index → packages → tree, everything unpacked and nothing configured. */
 
 import { createHash } from "node:crypto";
+import { z } from "zod";
 import { SandboxError } from "../../../errors.js";
-import type { Log } from "../../../log.js";
-import type { ContentStore } from "../../content-store.js";
-import { type Downloader, forEachParallel } from "../../download.js";
+import { forEachParallel } from "../../download.js";
 import { limits } from "../../limits.js";
-import type { ImageManifest } from "../../manifest.js";
-import { formatBytes, type ProgressTracker } from "../../progress.js";
-import type { Recipe } from "../../recipe.js";
+import { formatBytes } from "../../progress.js";
+import type { Source, SourceContext } from "../../source.js";
 import { Tree } from "../../tree.js";
 import { guestMirror, setUpApt } from "./apt-setup.js";
 import { settleCaCertificates } from "./ca-certificates.js";
+import { configureTree } from "./configure-tree.js";
 import { type UnpackedPackage, writeDpkgDatabase } from "./dpkg-database.js";
 import { chooseMirrors } from "./mirror.js";
 import type { DebianPackage } from "./package-index.js";
@@ -20,75 +19,122 @@ import { ARCHITECTURE, openRepository, packageFileOf, type Repository } from "./
 import { resolvePackages } from "./resolve.js";
 import { makeMergedUsr, unpackPackage } from "./unpack.js";
 
-export interface DebianOptions {
-	readonly recipe: Recipe;
-	readonly store: ContentStore;
-	readonly downloader: Downloader;
-	/** The archive's URL as the user gave it. */
-	readonly mirror: string | undefined;
-	readonly progress: ProgressTracker;
-	readonly log: Log;
-	readonly signal: AbortSignal | undefined;
-}
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
-export interface DebianTree {
-	readonly tree: Tree;
-	readonly packages: readonly UnpackedPackage[];
-	/** Newest date of the signed indices, seconds since 1970: no file of the image is younger. */
-	readonly epoch: number;
-	readonly source: ImageManifest["source"];
-	readonly packageBytes: number;
-	/** SHA-256 over the recipe and all packages. */
-	readonly inputsDigest: string;
-}
+const lockSchema = z.strictObject({
+	codename: z.string().regex(/^[a-z]+$/),
+	architecture: z.literal(ARCHITECTURE),
+	/** The signed indices: what they are called, when they were made, the SHA-256 of InRelease (or Release). */
+	suites: z.array(z.strictObject({ name: z.string(), date: z.iso.datetime(), sha256 })).max(8),
+	/** The archive that the guest's apt is set up for. */
+	guestMirror: z.string(),
+	packages: z.array(z.strictObject({ name: z.string(), version: z.string(), sha256 })).max(limits.maxPackages),
+});
+
+type DebianLock = z.infer<typeof lockSchema>;
 
 /** Packages whose postinst is done on the host; see settleCaCertificates. */
 const SETTLED_ON_HOST: ReadonlySet<string> = new Set(["ca-certificates"]);
 
-export async function makeDebianTree(options: DebianOptions): Promise<DebianTree> {
-	const { recipe, store, downloader, mirror, progress, log } = options;
-	const codename = recipe.from.slice("debian:".length);
-	progress.update("index", 0, "fetching the package index");
-	const repository = await openRepository({
-		downloader,
-		mirrors: await chooseMirrors(mirror),
+/** What `resolve` read, for `make` of the same build: the indices are large. */
+const opened = new WeakMap<SourceContext, Repository>();
+
+/** `debian:SUITE`. */
+export const debianSource: Source<DebianLock> = {
+	scheme: "debian",
+	lockSchema,
+	installsPackages: true,
+
+	async resolve(codename, context) {
+		if (!/^[a-z]+$/.test(codename)) {
+			throw new SandboxError(
+				"invalid-argument",
+				`debian:${codename} names no Debian release`,
+				"give its code name, as in debian:trixie",
+			);
+		}
+		context.progress.update("index", 0, "fetching the package index");
+		const repository = await open(codename, context);
+		opened.set(context, repository);
+		const packages = select(repository, context.packages);
+		context.progress.update("index", 1, `${packages.length} packages chosen`);
+		return {
+			codename,
+			architecture: ARCHITECTURE,
+			suites: repository.suites.map(({ name, release }) => ({
+				name,
+				date: new Date(release.dateMs).toISOString(),
+				sha256: createHash("sha256").update(release.text).digest("hex"),
+			})),
+			guestMirror: guestMirror(context.mirror),
+			packages: packages.map((found) => ({ name: found.name, version: found.version, sha256: found.sha256 })),
+		};
+	},
+
+	async make(lock, context) {
+		const repository = opened.get(context) ?? (await open(lock.codename, context, lock));
+		const selected = select(repository, context.packages);
+		checkLocked(lock, selected);
+		const epoch = Math.floor(Math.max(...lock.suites.map(({ date }) => Date.parse(date))) / 1000);
+		const tree = await unpackTree(context, repository, lock, selected, epoch);
+		return { tree, epoch, env: {} };
+	},
+};
+
+async function open(codename: string, context: SourceContext, lock?: DebianLock): Promise<Repository> {
+	return await openRepository({
+		downloader: context.downloader,
+		mirrors: await chooseMirrors(context.mirror),
 		codename,
 		keys: await readArchiveKeys(),
-		log,
+		log: context.log,
 		nowMs: Date.now(),
+		...(lock === undefined ? {} : { expected: lock.suites }),
 	});
-	const required = [...repository.index].filter(({ priority }) => priority === "required").map(({ name }) => name);
-	const selected = resolvePackages(repository.index, [...recipe.packages, ...required]);
-	const epoch = Math.floor(Math.max(...repository.suites.map(({ release }) => release.dateMs)) / 1000);
-	progress.update("index", 1, `${selected.length} packages chosen`);
+}
 
+function select(repository: Repository, wanted: readonly string[]): DebianPackage[] {
+	const required = [...repository.index].filter(({ priority }) => priority === "required").map(({ name }) => name);
+	return resolvePackages(repository.index, [...wanted, ...required]);
+}
+
+/** The same indices and the same recipe give the same packages, so a difference means that one of them was changed by hand. */
+function checkLocked(lock: DebianLock, selected: readonly DebianPackage[]): void {
+	const locked = new Map(lock.packages.map((found) => [found.name, found.sha256]));
+	const other = selected.find((found) => locked.get(found.name) !== found.sha256);
+	if (other === undefined && locked.size === selected.length) return;
+	throw new SandboxError(
+		"mismatch",
+		other === undefined
+			? `the lock file has ${locked.size} packages, the recipe needs ${selected.length}`
+			: `the lock file has another ${other.name} than the recipe and the index`,
+		"make a new lock file with --update",
+	);
+}
+
+async function unpackTree(
+	context: SourceContext,
+	repository: Repository,
+	lock: DebianLock,
+	selected: readonly DebianPackage[],
+	epoch: number,
+): Promise<Tree> {
+	const { store, progress } = context;
 	const tree = new Tree();
 	makeMergedUsr(tree, epoch);
-	const packages = await unpackAll(options, repository, selected, tree);
-
+	const packages = await unpackAll(context, repository, selected, tree);
 	progress.update("tree", 0, "writing the package database");
 	await writeDpkgDatabase(tree, store, packages, epoch);
 	if (selected.some(({ name }) => name === "ca-certificates")) await settleCaCertificates(tree, store, epoch);
-	await setUpApt({ tree, store, repository, codename, mirror, mtime: epoch });
-	const inputs = { recipe, packages: selected.map(({ name, version, sha256 }) => [name, version, sha256]) };
-	return {
-		tree,
-		packages,
-		epoch,
-		source: {
-			kind: "debian",
-			architecture: ARCHITECTURE,
-			suites: repository.suites.map(({ name, release }) => ({ name, date: new Date(release.dateMs).toISOString() })),
-			guestMirror: guestMirror(mirror),
-		},
-		packageBytes: selected.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
-		inputsDigest: createHash("sha256").update(JSON.stringify(inputs)).digest("hex"),
-	};
+	const { codename } = lock;
+	await setUpApt({ tree, store, repository, codename, mirror: lock.guestMirror, mtime: epoch });
+	await configureTree(tree, packages, context.workInGuest);
+	return tree;
 }
 
 /** Downloads in parallel and unpacks, in order, whatever has arrived. */
 async function unpackAll(
-	{ downloader, store, progress, signal }: DebianOptions,
+	{ downloader, store, progress, signal }: SourceContext,
 	repository: Repository,
 	selected: readonly DebianPackage[],
 	tree: Tree,

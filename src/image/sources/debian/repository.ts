@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import type { Key } from "openpgp";
 import { SandboxError } from "../../../errors.js";
@@ -40,23 +41,30 @@ export interface OpenRepositoryOptions {
 	readonly keys: readonly Key[];
 	readonly log: Log;
 	readonly nowMs: number;
+	/** The indices that a lock file names: these and no others. */
+	readonly expected?: readonly { readonly name: string; readonly date: string; readonly sha256: string }[];
 }
 
 /** Fetches and verifies the indices of a release, of its updates and of its security archive. */
 export async function openRepository(options: OpenRepositoryOptions): Promise<Repository> {
-	const { codename, mirrors, log } = options;
-	const wanted: readonly { name: string; kind: keyof Mirrors }[] = [
+	const { codename, mirrors, log, expected } = options;
+	const all: readonly { name: string; kind: keyof Mirrors }[] = [
 		{ name: codename, kind: "archive" },
 		{ name: `${codename}-updates`, kind: "archive" },
 		{ name: `${codename}-security`, kind: "security" },
 	];
+	const wanted = all.filter(({ name }) => expected?.some((locked) => locked.name === name) ?? true);
 	const found = await Promise.all(
 		wanted.map(async ({ name, kind }): Promise<Suite | undefined> => {
-			const isMain = name === codename;
+			const locked = expected?.find((suite) => suite.name === name);
+			const isMain = name === codename || locked !== undefined;
 			try {
-				const release = await fetchRelease({ ...options, mirrors: mirrors[kind], suite: name });
+				// An index that a lock file wants may have expired since.
+				const nowMs = locked === undefined ? options.nowMs : Date.parse(locked.date);
+				const release = await fetchRelease({ ...options, nowMs, mirrors: mirrors[kind], suite: name });
+				if (release !== undefined && locked !== undefined) checkIsLocked(release, locked);
 				if (release !== undefined) return await fetchPackages(options, mirrors[kind], name, kind, release);
-				if (isMain) throw new SandboxError("network", `no mirror has Debian ${codename}: ${mirrors[kind].join(", ")}`);
+				if (isMain) throw new SandboxError("network", `no mirror has Debian ${name}: ${mirrors[kind].join(", ")}`);
 			} catch (error) {
 				// An unsigned suite is never passed over in silence; one that is out of reach is, but for the main one.
 				if (isMain || !(error instanceof SandboxError) || error.code !== "network") throw error;
@@ -74,6 +82,16 @@ export async function openRepository(options: OpenRepositoryOptions): Promise<Re
 		await index.read(decompress(stream, suite.packagesPath), suite.kind);
 	}
 	return { suites, index, mirrors };
+}
+
+function checkIsLocked(release: Release, locked: { name: string; date: string; sha256: string }): void {
+	if (createHash("sha256").update(release.text).digest("hex") === locked.sha256) return;
+	const offered = new Date(release.dateMs).toISOString();
+	throw new SandboxError(
+		"mismatch",
+		`the lock file wants Debian ${locked.name} of ${locked.date}, the mirror has that of ${offered}`,
+		"name a mirror that keeps that day with --mirror, such as https://snapshot.debian.org/archive/debian/YYYYMMDDTHHMMSSZ, or make a new lock file with --update",
+	);
 }
 
 async function fetchPackages(

@@ -1,12 +1,12 @@
-/** Sets up an unpacked userland inside a guest, with its own tools, and brings home what changed. */
+/** Work inside a guest that boots a tree: with the tree's own programs, and what changed brought home. */
 
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
 import { createMachine } from "../vm/guest-machine.js";
-import type { Machine } from "../vm/machine.js";
+import type { Machine, MachineNetwork } from "../vm/machine.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import type { ContentStore } from "./content-store.js";
-import type { ProgressTracker } from "./progress.js";
+import { limits } from "./limits.js";
 import { applyTarLayer } from "./tar-layer.js";
 import type { Tree } from "./tree.js";
 
@@ -14,54 +14,70 @@ export interface GuestStep {
 	/** For the progress and for errors: "setting up packages". */
 	readonly title: string;
 	readonly script: string;
-	/** Share of the phase, any unit. */
+	/** Share of the work, any unit. */
 	readonly weight: number;
 	/** Number of output lines that match `counts`, if they tell the progress. */
 	readonly expected?: number;
 	readonly counts?: RegExp;
 }
 
-export interface ConfigureOptions {
-	readonly image: MachineImage;
-	readonly memoryMiB: number;
-	readonly consoleLogPath: string;
-	readonly log: Log;
-	readonly signal: AbortSignal | undefined;
-	readonly progress: ProgressTracker;
+export interface GuestWork {
 	/** Files to write first, by absolute path. */
 	readonly files: ReadonlyMap<string, string>;
 	readonly steps: readonly GuestStep[];
 }
 
-const STEP_TIMEOUT_MS = 60 * 60 * 1000;
+export interface GuestWorkOptions extends GuestWork {
+	/** What the tree boots as. */
+	readonly image: MachineImage;
+	readonly memoryMiB: number;
+	readonly network: MachineNetwork | undefined;
+	readonly consoleLogPath: string;
+	readonly log: Log;
+	readonly signal: AbortSignal | undefined;
+	/** How much of all this is done (0..1), and what is being done. */
+	readonly onProgress: (fraction: number, stage: string) => void;
+	/** Gets each line that a step prints. */
+	readonly onLine?: ((line: string) => void) | undefined;
+}
+
 const KEPT_LINES = 15;
+/** Of the progress: the machine's start, and the steps; the rest is for the changes. */
+const BOOT_SHARE = 0.02;
+const STEPS_SHARE = 0.96;
 
 /** Boots the image cold, runs the steps and lays what they changed over the tree. */
-export async function configureInGuest(tree: Tree, store: ContentStore, options: ConfigureOptions): Promise<void> {
-	const { image, memoryMiB, log, consoleLogPath, progress, signal } = options;
-	const machine = createMachine({ image, memoryMiB, log, consoleLogPath, startFrom: "cold" });
+export async function workInGuest(tree: Tree, store: ContentStore, options: GuestWorkOptions): Promise<void> {
+	const { image, memoryMiB, network, log, consoleLogPath, onProgress, signal } = options;
+	const machine = createMachine({
+		image,
+		memoryMiB,
+		log,
+		consoleLogPath,
+		startFrom: "cold",
+		...(network === undefined ? {} : { network }),
+	});
 	const onAbort = () => void machine.stop();
 	signal?.addEventListener("abort", onAbort, { once: true });
 	try {
-		progress.update("boot", 0, "starting a machine to set the packages up in");
+		onProgress(0, "starting a machine to work in");
 		await machine.start();
 		for (const [path, content] of options.files) await machine.writeFile(path, Buffer.from(content));
 		const total = options.steps.reduce((sum, { weight }) => sum + weight, 0);
 		let before = 0;
 		for (const step of options.steps) {
-			await runStep(machine, step, options, before / total, step.weight / total);
+			const from = BOOT_SHARE + (before / total) * STEPS_SHARE;
+			await runStep(machine, step, options, from, (step.weight / total) * STEPS_SHARE);
 			before += step.weight;
 		}
-		progress.update("layer", 0, "collecting what changed");
+		onProgress(BOOT_SHARE + STEPS_SHARE, "collecting what changed");
 		await applyTarLayer(tree, store, machine.exportChanges(), {
 			source: "the guest's changes",
 			whiteouts: true,
 			directorySymlinks: "replace",
 		});
 	} catch (error) {
-		if (signal?.aborted === true) {
-			throw new SandboxError("cancelled", "the build was cancelled", "what is downloaded is kept", { cause: error });
-		}
+		if (signal?.aborted === true) throw cancelled(error);
 		throw error;
 	} finally {
 		signal?.removeEventListener("abort", onAbort);
@@ -72,16 +88,16 @@ export async function configureInGuest(tree: Tree, store: ContentStore, options:
 async function runStep(
 	machine: Machine,
 	step: GuestStep,
-	{ progress, log, signal, consoleLogPath }: ConfigureOptions,
+	{ onProgress, log, signal, consoleLogPath, onLine }: GuestWorkOptions,
 	from: number,
 	share: number,
 ): Promise<void> {
 	const lines: string[] = [];
 	let rest = "";
 	let counted = 0;
-	progress.update("configure", from, step.title);
+	onProgress(from, step.title);
 	const result = await machine.run(step.script, {
-		timeoutMs: STEP_TIMEOUT_MS,
+		timeoutMs: limits.stepTimeoutMs,
 		maxOutputBytes: 64 * 1024,
 		...(signal === undefined ? {} : { signal }),
 		onOutput: (_stream, bytes) => {
@@ -90,23 +106,31 @@ async function runStep(
 			rest = (complete.pop() ?? "").slice(-4096);
 			for (const line of complete) {
 				log.debug(`guest: ${line}`);
+				onLine?.(line);
 				lines.push(line);
 				if (lines.length > KEPT_LINES) lines.shift();
 				if (step.counts?.test(line) !== true) continue;
 				counted++;
 				const fraction = from + (share * Math.min(counted, step.expected ?? counted)) / (step.expected ?? counted);
-				progress.update("configure", fraction, `${step.title}: ${line.slice(0, 60)}`);
+				onProgress(fraction, `${step.title}: ${line.slice(0, 60)}`);
 			}
 		},
 	});
+	if (rest !== "") onLine?.(rest);
 	log.debug(`${step.title}: exit code ${result.exitCode} after ${(result.durationMs / 1000).toFixed(1)} s`);
 	if (result.exitCode === 0 && !result.timedOut) return;
-	if (signal?.aborted === true)
-		throw new SandboxError("cancelled", "the build was cancelled", "what is downloaded is kept");
+	if (signal?.aborted === true) throw cancelled();
 	const last = [...lines, rest].filter((line) => line.trim() !== "").join("\n");
+	const how = result.timedOut
+		? `did not end within ${limits.stepTimeoutMs / 60_000} minutes`
+		: `failed with exit code ${result.exitCode}`;
 	throw new SandboxError(
 		"build-failed",
-		`${step.title} failed with exit code ${result.exitCode}; the last lines were:\n${last}`,
+		`${step.title} ${how}; the last lines were:\n${last}`,
 		`the console's log is ${consoleLogPath}`,
 	);
+}
+
+function cancelled(cause?: unknown): SandboxError {
+	return new SandboxError("cancelled", "the build was cancelled", "what is downloaded is kept", { cause });
 }
