@@ -36,6 +36,10 @@ export default defineConfig({
 			},
 			{
 				resolve: { alias: builtModules },
+				test: { ...machineTests, name: "image", include: ["test/image/**/*.test.ts"], sequence: { groupOrder: 2 } },
+			},
+			{
+				resolve: { alias: builtModules },
 				test: {
 					...machineTests,
 					name: "base",

@@ -63,11 +63,10 @@ const STEP_SECONDS = 60;
  * stays until then. What was downloaded, and the steps that were done, are kept for the next try.
  */
 export async function buildImage(home: string, which: string, options: BuildOptions): Promise<MachineImage> {
+	if (which === TINY) throw tinyIsTaken();
 	const recipe = await readRecipe(which);
 	const { name } = recipe.recipe;
-	if (name === TINY) {
-		throw new SandboxError("invalid-argument", "the image tiny is part of the package; give yours another name");
-	}
+	if (name === TINY) throw tinyIsTaken();
 	const folders = imageFolders(home);
 	const manifestPath = join(folders.images, name, "manifest.json");
 	const before = await readManifest(manifestPath).catch(() => undefined);
@@ -88,6 +87,14 @@ export async function buildImage(home: string, which: string, options: BuildOpti
 		await removeUnused(home).catch((error: unknown) => options.log.warn(`clean-up: ${describeError(error)}`));
 		await lock.release();
 	}
+}
+
+function tinyIsTaken(): SandboxError {
+	return new SandboxError(
+		"invalid-argument",
+		"the image tiny is part of the package and is not built",
+		"give the image another name",
+	);
 }
 
 /** How far the build under way is, in whatever process; undefined if there is none. */

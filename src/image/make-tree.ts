@@ -36,6 +36,9 @@ export interface MadeTree extends SourceTree {
 	readonly steps: ReadonlySet<string>;
 }
 
+/** Characters of a command that stand for it. */
+const MAX_TITLE = 160;
+
 export async function makeTree(options: MakeTreeOptions): Promise<MadeTree> {
 	const { context, cache, onStep, version } = options;
 	const { recipe, folder } = options.recipe;
@@ -83,13 +86,13 @@ export async function makeTree(options: MakeTreeOptions): Promise<MadeTree> {
 	const scripts: { title: string; what: unknown; script: (tree: Tree) => string }[] = [];
 	if (packages.length > 0) {
 		scripts.push({
-			title: `packages ${packages.join(" ")}`,
+			title: `packages ${firstLine(packages.join(" "))}`,
 			what: ["packages", packages, locked?.installed],
 			script: (tree) => installScript(tree, packages, locked?.installed),
 		});
 	}
 	for (const command of recipe.run) {
-		scripts.push({ title: `run ${command}`, what: ["run", command], script: () => command });
+		scripts.push({ title: `run ${firstLine(command)}`, what: ["run", command], script: () => command });
 	}
 	let installed: InstalledPackage[] | undefined;
 	for (const [at, { title, what, script }] of scripts.entries()) {
@@ -110,6 +113,11 @@ export async function makeTree(options: MakeTreeOptions): Promise<MadeTree> {
 		packages: await installedPackages(made.tree, store),
 		steps,
 	};
+}
+
+function firstLine(text: string): string {
+	const [line = ""] = text.trim().split("\n", 1);
+	return line.length <= MAX_TITLE && line.length === text.trim().length ? line : `${line.slice(0, MAX_TITLE)} …`;
 }
 
 function lockFor(recipe: Recipe, lock: LockFile | undefined): LockFile | undefined {

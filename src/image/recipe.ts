@@ -148,12 +148,6 @@ export function parseRecipe(text: string, source: string): Recipe {
 	return recipe;
 }
 
-/** The JSON Schema of recipes, for editors. */
-export function recipeJsonSchema(): string {
-	const schema = z.toJSONSchema(recipeSchema, { io: "input" });
-	return `${JSON.stringify({ title: "sandbox86 image recipe", ...schema }, undefined, "\t")}\n`;
-}
-
 function isPlainAbsolutePath(path: string): boolean {
 	if (!path.startsWith("/") || path.includes("\0")) return false;
 	const parts = path.slice(1).split("/");
