@@ -4,6 +4,7 @@ import zlib from "node:zlib";
 import xzDecompress from "xz-decompress";
 import { SandboxError } from "../errors.js";
 import { limits } from "./limits.js";
+import { decompressZstd, ZstdError } from "./zstd.js";
 
 const MAGIC = {
 	gzip: [0x1f, 0x8b],
@@ -68,18 +69,16 @@ function decoder(kind: Compression, input: AsyncIterable<Uint8Array>, source: st
 			return throughZlib(input, zlib.createGunzip(), source);
 		case "xz":
 			return throughXz(input, source);
-		case "zstd": {
-			// Node has it from 22.15 on.
-			const create = (zlib as { createZstdDecompress?: () => zlib.Gunzip }).createZstdDecompress;
-			if (create === undefined) {
-				throw new SandboxError(
-					"build-failed",
-					`${source} is compressed with zstd, which Node ${process.versions.node} cannot read`,
-					"use Node 22.15 or newer for this image",
-				);
-			}
-			return throughZlib(input, create(), source);
-		}
+		case "zstd":
+			return throughZstd(input, source);
+	}
+}
+
+async function* throughZstd(input: AsyncIterable<Uint8Array>, source: string): AsyncGenerator<Uint8Array> {
+	try {
+		yield* decompressZstd(input);
+	} catch (error) {
+		throw error instanceof ZstdError ? damaged(source, error) : error;
 	}
 }
 

@@ -46,4 +46,32 @@ export const limits = {
 	parallelDownloads: 8,
 	/** HTTP redirects followed for one download. */
 	maxRedirects: 5,
+	/** Window that a zstd frame may ask for, bytes (`zstd --ultra --long=27`). */
+	maxZstdWindowBytes: 128 * MIB,
+	/** Time to decode 1 MiB of zstd at most, ms (20 on the machine that `base` was measured on). */
+	maxZstdStepMs: 5_000,
+	/** Least speed of decoding a whole stream of zstd, bytes per ms, once it has taken `zstdFreeMs`. */
+	minZstdBytesPerMs: 500,
+	zstdFreeMs: 30_000,
+	/** Reference of a container image, characters; of them the name with its registry (distribution: 255). */
+	maxReferenceChars: 512,
+	maxRepositoryChars: 255,
+	/** An image index or manifest, bytes (registries need not take more than 4 MiB). */
+	maxManifestBytes: 4 * MIB,
+	/** Configuration of a container image, bytes. */
+	maxImageConfigBytes: 4 * MIB,
+	/** Manifests of one image index; indices inside one another. */
+	maxIndexManifests: 1000,
+	maxIndexDepth: 3,
+	/** Layers of a container image (overlayfs takes 128 of Docker's). */
+	maxLayers: 256,
+	/** All compressed layers of a container image, bytes. */
+	maxImageBytes: 8 * GIB,
+	/** Environment of a container image: variables, and bytes of their names and values. */
+	maxEnvVariables: 256,
+	maxEnvBytes: 128 * KIB,
+	/** Answer of a registry's token server, bytes. */
+	maxTokenAnswerBytes: 64 * KIB,
+	/** Docker's config.json, bytes. */
+	maxDockerConfigBytes: 1 * MIB,
 } as const;
