@@ -10,7 +10,7 @@ import { limits } from "../../limits.js";
 import { formatBytes, type ProgressTracker } from "../../progress.js";
 import type { Source, SourceContext, SourceTree } from "../../source.js";
 import { applyTarLayer } from "../../tar-layer.js";
-import { Tree } from "../../tree.js";
+import { newestTime, Tree } from "../../tree.js";
 import { dockerConfigPath } from "./credentials.js";
 import { readConfig, readDocument } from "./manifest.js";
 import { formatReference, isSha256, parseReference } from "./reference.js";
@@ -236,11 +236,4 @@ async function* hashed(stream: AsyncIterable<Uint8Array>, hash: Hash): AsyncGene
 		hash.update(chunk);
 		yield chunk;
 	}
-}
-
-/** Newest modification time of the tree that a 32-bit clock can show, seconds since 1970. */
-function newestTime(tree: Tree): number {
-	let newest = 0;
-	for (const [, { mtime }] of tree.entries()) if (mtime > newest && mtime < 2 ** 31) newest = mtime;
-	return newest;
 }
