@@ -306,6 +306,7 @@ async function refuseExisting(path: string): Promise<void> {
 }
 
 function explainWriteError(error: unknown, target: string, temporary: string): unknown {
+	if (error instanceof SandboxError) return error;
 	const errno = errnoOf(error);
 	// What is read is named by its own error; only the written file's folder is explained here.
 	const path = error instanceof Error && "path" in error ? error.path : undefined;
