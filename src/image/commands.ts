@@ -5,6 +5,8 @@ import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
 import { formatTable } from "../text-table.js";
 import type { BuildNetwork } from "./build.js";
+import { exportCommand } from "./commands/export.js";
+import { importCommand } from "./commands/import.js";
 import { formatBytes } from "./progress.js";
 import { listImages, removeImage, verifyImage } from "./store.js";
 
@@ -30,6 +32,8 @@ export const IMAGE_USAGE = `usage: sandbox86 image build NAME|RECIPE.json       
        sandbox86 image list                         show all images
        sandbox86 image verify NAME                  check every file of an image
        sandbox86 image rm NAME                      remove an image
+       sandbox86 image export NAME FILE [--force]   write an image into one file, for another computer
+       sandbox86 image import FILE [--name NAME] [--force]   take over the image of such a file
 `;
 
 /** Runs one command; returns the process's exit code: 0 done, 1 `verify` found damage. Usage and other errors are thrown. */
@@ -41,7 +45,7 @@ export async function runImageCommand(args: readonly string[], context: ImageCom
 	const [verb, ...rest] = args;
 	switch (verb) {
 		case "build":
-			return await (await import("./build-command.js")).buildCommand(rest, context);
+			return await (await import("./commands/build.js")).buildCommand(rest, context);
 		case "list":
 			parse(rest, 0, "image list");
 			return await listCommand(context);
@@ -49,6 +53,10 @@ export async function runImageCommand(args: readonly string[], context: ImageCom
 			return await verifyCommand(nameOf(rest, "image verify NAME"), context);
 		case "rm":
 			return await removeCommand(nameOf(rest, "image rm NAME"), context);
+		case "export":
+			return await exportCommand(rest, context);
+		case "import":
+			return await importCommand(rest, context);
 		default:
 			throw usage(`there is no command image ${verb}`);
 	}

@@ -74,4 +74,18 @@ export const limits = {
 	maxTokenAnswerBytes: 64 * KIB,
 	/** Docker's config.json, bytes. */
 	maxDockerConfigBytes: 1 * MIB,
+	/** The first entry of an exported image, bytes. */
+	maxExportHeaderBytes: 64 * KIB,
+	/** A manifest.json and an fs.json of an exported image, bytes (base's have 20 KB and 1.5 MB). */
+	maxImageManifestBytes: 16 * MIB,
+	maxTreeJsonBytes: 256 * MIB,
+	/** Bytes of all different files of an exported image. */
+	maxExportedBytes: 64 * GIB,
+	/** Boot snapshots of one image: there is one for each memory size that was used. */
+	maxBootSnapshots: 16,
+	/** Zeros at the end of an exported image, bytes (GNU tar writes up to 10,240). */
+	maxTarTailBytes: 64 * KIB,
+	/** Installed packages whose package.json is read in search of one image, and bytes of one of them. */
+	maxImagePackages: 64,
+	maxPackageJsonBytes: 1 * MIB,
 } as const;
