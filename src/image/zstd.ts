@@ -6,7 +6,6 @@
 
 import { createContext, Script } from "node:vm";
 import { Decompress } from "fzstd";
-import { errnoOf } from "../errors.js";
 import { limits } from "./limits.js";
 
 // Frame header (3.1.1.1): magic(4) descriptor(1) window(0|1) dictionary(0|1|2|4) content size(0|1|2|4|8).
@@ -150,7 +149,7 @@ class DecodingClock {
 		try {
 			callWork.runInContext(watched, { timeout: limits.maxZstdStepMs });
 		} catch (error) {
-			throw errnoOf(error) === "ERR_SCRIPT_EXECUTION_TIMEOUT" ? tooSlow() : new ZstdError(reasonOf(error));
+			throw isTimeout(error) ? tooSlow() : new ZstdError(reasonOf(error));
 		}
 		this.#spentMs += performance.now() - startedMs;
 		if (this.#spentMs > limits.zstdFreeMs + this.#decodedBytes / limits.minZstdBytesPerMs) throw tooSlow();
@@ -159,6 +158,13 @@ class DecodingClock {
 
 function tooSlow(): ZstdError {
 	return new ZstdError("it takes much longer to decode than honest data does");
+}
+
+/** The error may be of the script's realm, so that it is no instance of our Error. */
+function isTimeout(error: unknown): boolean {
+	return (
+		typeof error === "object" && error !== null && "code" in error && error.code === "ERR_SCRIPT_EXECUTION_TIMEOUT"
+	);
 }
 
 function reasonOf(error: unknown): string {

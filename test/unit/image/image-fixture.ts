@@ -5,6 +5,7 @@ import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ContentStore } from "../../../src/image/content-store.js";
 import { serializeFsJson } from "../../../src/image/fs-json.js";
+import { parseRecipe } from "../../../src/image/recipe.js";
 import { commitImage, loadImage } from "../../../src/image/store.js";
 import { Tree, type TreeNode } from "../../../src/image/tree.js";
 import { writeBootSnapshot } from "../../../src/vm/boot-snapshot.js";
@@ -42,17 +43,18 @@ export async function commitFixture(home: string, name: string, files: FixtureFi
 
 export function manifestText(name: string, treeSha256: string): string {
 	return JSON.stringify({
-		format: 1,
+		format: 2,
 		name,
 		created: "2026-01-02T03:04:05.000Z",
 		builtBy: "test",
 		inputsDigest: "0".repeat(64),
-		source: { kind: "debian", architecture: "i386", suites: [], guestMirror: "http://example.invalid/debian" },
+		recipe: parseRecipe(JSON.stringify({ name, from: "debian:trixie", warm: ["true"] }), "test"),
+		lock: { format: 1, from: "debian:trixie", inputs: {} },
 		packages: [{ name: "bash", version: "5.2" }],
 		treeSha256,
 		entries: 1,
 		fileBytes: 1,
-		packageBytes: 1,
+		memoryMiB: 512,
 		buildMs: 1,
 		warmCommands: ["true"],
 	});
