@@ -79,7 +79,7 @@ export class TcpNat {
 	}
 
 	openFlows(): OpenFlow[] {
-		return listOpenFlows(this.#flows.values());
+		return listOpenFlows(this.#flows.live());
 	}
 
 	/**

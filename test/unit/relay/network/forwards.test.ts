@@ -4,7 +4,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { GATEWAY_ADDRESS } from "../../../../src/relay/addresses.js";
 import { nodeHostSockets } from "../../../../src/relay/egress/host-sockets.js";
-import { UDP_IDLE_MS } from "../../../../src/relay/limits.js";
+import { TCP_TIME_WAIT_MS, UDP_IDLE_MS } from "../../../../src/relay/limits.js";
 import { bytes, createTestNetwork, pattern, type TestNetwork, type TestNetworkOptions } from "./test-network.js";
 
 const open: TestNetwork[] = [];
@@ -123,6 +123,27 @@ describe("a TCP forward", () => {
 		clients[1]?.resetAndDestroy();
 		await until(test, () => test.network.inboundFlows === 0);
 		expect(idle).toBe(1);
+	});
+
+	it("needs the guest no more once both sides have ended, though TIME-WAIT goes on", async () => {
+		let idle = 0;
+		const test = createLoopbackNetwork({ onInboundIdle: () => idle++ });
+		test.guest.listening.add(80);
+		const forward = await test.network.forward(0, 80, "tcp");
+		const client = connect({ host: "127.0.0.1", port: forward.hostPort });
+		await until(test, () => test.guest.accepted[0]?.isEstablished === true);
+		expect(test.network.openFlows().length).toBe(1);
+		client.end();
+		await until(test, () => test.guest.accepted[0]?.hasEnded === true);
+		expect(test.network.inboundFlows).toBe(1);
+		test.guest.accepted[0]?.connection.end();
+		await until(test, () => test.guest.accepted[0]?.closeReason === "finished");
+		expect([test.network.inboundFlows, idle]).toEqual([0, 1]);
+		expect(test.network.openFlows()).toEqual([]);
+		expect(test.network.usage().tcpFlows).toBe(1);
+		test.clock.advance(TCP_TIME_WAIT_MS);
+		expect(test.network.usage().tcpFlows).toBe(0);
+		expect([test.network.inboundFlows, idle]).toEqual([0, 1]);
 	});
 
 	it("leaves nothing behind when the network is closed while the machine wakes", async () => {
