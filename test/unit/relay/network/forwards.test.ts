@@ -267,6 +267,32 @@ describe("real servers on the host's loopback", () => {
 		server.close();
 	}, 60_000);
 
+	it("that don't listen for UDP are unreachable, until they do", async () => {
+		const server = createSocket("udp4");
+		server.on("message", (message, from) => server.send(`${message}!`, from.port, from.address));
+		await new Promise<void>((bound) => server.bind(0, "127.0.0.1", bound));
+		const { port } = server.address();
+		const test = createLoopbackNetwork({ hostPorts: [port] });
+		test.guest.sendUdp(GATEWAY_ADDRESS, port, bytes("hello"));
+		await until(test, () => test.guest.udp.length === 1);
+		expect(test.guest.udp[0]).toMatchObject({ source: GATEWAY_ADDRESS, sourcePort: port, payload: bytes("hello!") });
+		await new Promise<void>((closed) => server.close(closed));
+		test.guest.sendUdp(GATEWAY_ADDRESS, port, bytes("nobody"));
+		await until(test, () => test.guest.icmp.length === 1);
+		const [error] = test.guest.icmp;
+		expect(error).toMatchObject({ type: 3, code: 3, source: GATEWAY_ADDRESS });
+		// The quoted datagram's ports, by which the guest's kernel finds the socket.
+		expect(Buffer.from(error?.payload ?? []).readUInt16BE(20)).toBe(40_000);
+		expect(Buffer.from(error?.payload ?? []).readUInt16BE(22)).toBe(port);
+		const again = createSocket("udp4");
+		again.on("message", (message, from) => again.send(`${message}?`, from.port, from.address));
+		await new Promise<void>((bound) => again.bind(port, "127.0.0.1", bound));
+		test.guest.sendUdp(GATEWAY_ADDRESS, port, bytes("back"));
+		await until(test, () => test.guest.udp.length === 2);
+		expect(test.guest.udp[1]?.payload).toEqual(bytes("back?"));
+		again.close();
+	});
+
 	it("that don't listen refuse, as they do on the host", async () => {
 		const server = createServer();
 		server.listen(0, "127.0.0.1");
