@@ -3,9 +3,11 @@
 import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { formatTable } from "../text-table.js";
+import { diffCommand } from "./commands/diff.js";
 import { exportCommand } from "./commands/export.js";
 import { importCommand } from "./commands/import.js";
+import { inspectCommand } from "./commands/inspect.js";
+import { listCommand } from "./commands/list.js";
 import { createProgressRenderer, formatBytes, formatDuration } from "./progress.js";
 import { checkMirrorUrl } from "./sources/debian/mirror.js";
 import { listImages, removeImage, verifyImage } from "./store.js";
@@ -26,14 +28,21 @@ export interface ImageCommandContext {
 }
 
 export const IMAGE_USAGE = `usage: sandbox86 image build NAME [--mirror URL]   build an image, or build it anew
-       sandbox86 image list                         show all images
+       sandbox86 image list                         show all images, their sizes and what is theirs alone
+       sandbox86 image inspect NAME [--json]        tell all that is known about an image
+       sandbox86 image diff A B                     compare the trees of two images
        sandbox86 image verify NAME                  check every file of an image
        sandbox86 image rm NAME                      remove an image
-       sandbox86 image export NAME FILE [--force]   write an image into one file, for another computer
-       sandbox86 image import FILE [--name NAME] [--force]   take over the image of such a file
+       sandbox86 image export NAME FILE             write an image into one file, for another computer
+       sandbox86 image export NAME --npm FOLDER     write it as an npm package [--version V] [--scope @ME] [--license L]
+       sandbox86 image import FILE [--name NAME]    take over the image of such a file
+export and import replace what is there only with --force.
 `;
 
-/** Runs one command; returns the process's exit code: 0 done, 1 `verify` found damage. Usage and other errors are thrown. */
+/**
+ * Runs one command; returns the exit code of the process: 0 done, 1 where `verify` found damage or `diff` a difference. Usage and
+ * other errors are thrown.
+ */
 export async function runImageCommand(args: readonly string[], context: ImageCommandContext): Promise<number> {
 	if (args.length === 0 || args[0] === "help" || args.includes("--help") || args.includes("-h")) {
 		context.stdout.write(IMAGE_USAGE);
@@ -44,8 +53,11 @@ export async function runImageCommand(args: readonly string[], context: ImageCom
 		case "build":
 			return await buildCommand(rest, context);
 		case "list":
-			parse(rest, 0, "image list");
-			return await listCommand(context);
+			return await listCommand(rest, context);
+		case "inspect":
+			return await inspectCommand(rest, context);
+		case "diff":
+			return await diffCommand(rest, context);
 		case "verify":
 			return await verifyCommand(nameOf(rest, "image verify NAME"), context);
 		case "rm":
@@ -85,23 +97,6 @@ async function buildCommand(args: readonly string[], context: ImageCommandContex
 			: `, ${manifest.packages.length} packages, ${formatBytes(manifest.fileBytes)}, ` +
 				`boot snapshot ${formatBytes(built?.bootSnapshotBytes ?? 0)}`;
 	context.stdout.write(`image ${name} is ready after ${formatDuration(performance.now() - started)}${sizes}\n`);
-	return 0;
-}
-
-async function listCommand({ home, stdout }: ImageCommandContext): Promise<number> {
-	const rows = [["NAME", "STATE", "SIZE", "BOOT SNAPSHOTS", "CREATED", "FROM"]];
-	for (const image of await listImages(home)) {
-		const { manifest } = image;
-		rows.push([
-			image.name,
-			image.state,
-			manifest === undefined ? "-" : formatBytes(manifest.fileBytes),
-			image.bootSnapshotBytes === 0 ? "-" : formatBytes(image.bootSnapshotBytes),
-			manifest?.created.slice(0, 16).replace("T", " ") ?? "-",
-			image.problem ?? manifest?.source.suites.map((suite) => suite.name).join(", ") ?? "-",
-		]);
-	}
-	stdout.write(formatTable(rows));
 	return 0;
 }
 
