@@ -76,7 +76,7 @@ export async function writeImagePackage(
 		};
 		await writeFile(join(staging, "package.json"), `${JSON.stringify(description, undefined, 2)}\n`);
 		await writeFile(join(staging, "README.md"), readme(packageName, name, exported));
-		if (options.force === true) await removeOldPackage(target, packageName);
+		if (options.force === true) await removeOldPackage(target);
 		await rmdir(target).catch((error: unknown) => {
 			if (errnoOf(error) !== "ENOENT") throw error;
 		});
@@ -108,13 +108,9 @@ export async function findImagePackage(
 	folder: string = process.cwd(),
 ): Promise<FoundImagePackage | undefined> {
 	checkImageName(name);
-	let read = 0;
 	for (const modules of moduleFolders(folder)) {
-		for (const packageName of await candidates(modules, `${PREFIX}${name}`)) {
-			if (++read > limits.maxImagePackages) return undefined;
-			const found = await readImagePackage(join(modules, packageName), packageName, name);
-			if (found !== undefined) return found;
-		}
+		const packageName = await nameIn(modules, `${PREFIX}${name}`);
+		if (packageName !== undefined) return await readImagePackage(join(modules, packageName), packageName, name);
 	}
 	return undefined;
 }
@@ -155,25 +151,27 @@ function moduleFolders(folder: string): string[] {
 	return [...new Set(starts.flatMap((start) => createRequire(start).resolve.paths(`${PREFIX}${TINY}`) ?? []))];
 }
 
-/** Names under which the package may lie in a folder of modules. */
-async function candidates(modules: string, name: string): Promise<string[]> {
-	const scopes = await readdir(modules).catch((error: unknown) => {
-		if (["ENOENT", "ENOTDIR", "EACCES"].includes(errnoOf(error) ?? "")) return [];
-		throw error;
-	});
-	const found = scopes.includes(name) ? [name] : [];
-	for (const scope of scopes.filter((entry) => SCOPE.test(entry)).sort()) {
-		const inside = await readdir(join(modules, scope)).catch(() => []);
-		if (inside.includes(name)) found.push(`${scope}/${name}`);
+/** The name under which the package lies in a folder of modules: its own, or the first of those with a scope. */
+async function nameIn(modules: string, name: string): Promise<string | undefined> {
+	const entries = await namesIn(modules);
+	if (entries.includes(name)) return name;
+	const scopes = entries.filter((entry) => SCOPE.test(entry)).sort();
+	for (const scope of scopes.slice(0, limits.maxPackageScopes)) {
+		if ((await namesIn(join(modules, scope))).includes(name)) return `${scope}/${name}`;
 	}
-	return found;
+	return undefined;
 }
 
-async function readImagePackage(
-	folder: string,
-	packageName: string,
-	image: string,
-): Promise<FoundImagePackage | undefined> {
+async function namesIn(folder: string): Promise<string[]> {
+	try {
+		return await readdir(folder);
+	} catch (error) {
+		if (["ENOENT", "ENOTDIR", "EACCES", "EPERM"].includes(errnoOf(error) ?? "")) return [];
+		throw error;
+	}
+}
+
+async function readImagePackage(folder: string, packageName: string, image: string): Promise<FoundImagePackage> {
 	const path = join(folder, "package.json");
 	const refuse = (reason: string) =>
 		new SandboxError(
@@ -222,11 +220,7 @@ async function readBounded(
 }
 
 async function refuseFilled(folder: string): Promise<void> {
-	const names = await readdir(folder).catch((error: unknown) => {
-		if (errnoOf(error) === "ENOENT") return [];
-		if (errnoOf(error) === "ENOTDIR") throw new SandboxError("already-exists", `${folder} is a file`);
-		throw error;
-	});
+	const names = await namesIn(folder);
 	if (names.length === 0) return;
 	throw new SandboxError(
 		"already-exists",
@@ -235,12 +229,9 @@ async function refuseFilled(folder: string): Promise<void> {
 	);
 }
 
-/** Removes what an earlier export wrote, and only that. */
-async function removeOldPackage(folder: string, packageName: string): Promise<void> {
-	const names = await readdir(folder).catch((error: unknown) => {
-		if (errnoOf(error) === "ENOENT") return [];
-		throw error;
-	});
+/** Removes a folder that holds what an earlier export and npm pack wrote, and nothing else. */
+async function removeOldPackage(folder: string): Promise<void> {
+	const names = await namesIn(folder);
 	const ours = new Set([
 		"package.json",
 		"README.md",

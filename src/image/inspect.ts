@@ -87,7 +87,7 @@ function biggestFolders(root: DirectoryNode): { path: string; bytes: number }[] 
 			if (node.kind === "file") bytes += node.sizeBytes;
 			if (node.kind === "directory") bytes += add(node, `${path}/${name}`, depth + 1);
 		}
-		if (depth > 0 && depth <= FOLDER_DEPTH) folders.push({ path, bytes });
+		if (bytes > 0 && depth > 0 && depth <= FOLDER_DEPTH) folders.push({ path, bytes });
 		return bytes;
 	};
 	add(root, "", 0);
