@@ -1,11 +1,12 @@
 /** Images as npm packages: `sandbox86-image-NAME`, with or without a scope, that carries one exported image. */
 
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { errnoOf, SandboxError } from "../errors.js";
+import { escapeControls } from "../log.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import { hashFile } from "./content-store.js";
 import { type ExportedImage, type ExportOptions, exportImage } from "./export.js";
@@ -16,6 +17,8 @@ import { checkImageName, loadImage, TINY } from "./store.js";
 
 const ARCHIVE = "image.tar.gz";
 const PREFIX = "sandbox86-image-";
+/** What a package's folder holds, beside what npm pack leaves in it. */
+const OURS = ["package.json", "README.md", ARCHIVE];
 
 /** Semantic Versioning 2.0.0, the suggested expression without its captures. */
 const VERSION =
@@ -176,7 +179,7 @@ async function readImagePackage(folder: string, packageName: string, image: stri
 	const refuse = (reason: string) =>
 		new SandboxError(
 			"corrupt",
-			`the package ${packageName} in ${folder} is no image package: ${reason}`,
+			`the package ${packageName} in ${folder} is no image package: ${escapeControls(reason)}`,
 			`install it again, or remove it: npm uninstall ${packageName}`,
 		);
 	const text = await readBounded(path, limits.maxPackageJsonBytes, refuse);
@@ -232,21 +235,25 @@ async function refuseFilled(folder: string): Promise<void> {
 /** Removes a folder that holds what an earlier export and npm pack wrote, and nothing else. */
 async function removeOldPackage(folder: string): Promise<void> {
 	const names = await namesIn(folder);
-	const ours = new Set([
-		"package.json",
-		"README.md",
-		ARCHIVE,
-		`${packageName.replace(/^@/, "").replace("/", "-")}.tgz`,
-	]);
-	const others = names.filter((name) => !ours.has(name) && !name.endsWith(".tgz"));
-	if (others.length > 0) {
+	const others = names.filter((name) => !OURS.includes(name) && !name.endsWith(".tgz"));
+	if (others.length > 0 || (names.length > 0 && !(await isImagePackage(folder)))) {
 		throw new SandboxError(
 			"already-exists",
-			`${folder} holds more than an image package: ${others.slice(0, 3).join(", ")}`,
+			`${folder} holds something else than an image package: ${(others.length > 0 ? others : names).slice(0, 3).join(", ")}`,
 			"choose another folder",
 		);
 	}
 	await rm(folder, { recursive: true, force: true });
+}
+
+async function isImagePackage(folder: string): Promise<boolean> {
+	try {
+		const text = await readFile(join(folder, "package.json"), "utf8");
+		return packageSchema.safeParse(JSON.parse(text)).success;
+	} catch (error) {
+		if (error instanceof SyntaxError || errnoOf(error) === "ENOENT") return false;
+		throw error;
+	}
 }
 
 function readme(packageName: string, name: string, { header, bytes }: ExportedImage): string {

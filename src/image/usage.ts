@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { SandboxError } from "../errors.js";
 import { parseFsJson } from "./fs-json.js";
-import { listImages, loadImage } from "./store.js";
+import { listImages, loadImage, TINY } from "./store.js";
 
 export interface ImageUsage {
 	/** Different contents of its files, and their bytes. */
@@ -26,6 +26,8 @@ export async function imageUsage(home: string): Promise<ReadonlyMap<string, Imag
 	}
 	const owners = new Map<string, string[]>();
 	for (const [name, found] of contents) {
+		// The contents of tiny lie in the package: it has nothing in common with what lies in the data folder.
+		if (name === TINY) continue;
 		for (const sha256 of found.keys()) {
 			const known = owners.get(sha256);
 			if (known === undefined) owners.set(sha256, [name]);
@@ -46,7 +48,7 @@ function usageOf(
 	const shared = new Map<string, { files: number; bytes: number }>();
 	for (const [sha256, sizeBytes] of contents) {
 		bytes += sizeBytes;
-		const others = owners.get(sha256)?.filter((other) => other !== name) ?? [];
+		const others = name === TINY ? [] : (owners.get(sha256) ?? []).filter((other) => other !== name);
 		if (others.length === 0) {
 			ownFiles++;
 			ownBytes += sizeBytes;
