@@ -5,7 +5,7 @@ import { createReadStream } from "node:fs";
 import { mkdir, open, rm, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { errnoOf, SandboxError } from "../errors.js";
-import type { Log } from "../log.js";
+import { escapeControls, type Log } from "../log.js";
 import { emulatorVersion } from "../vm/emulator-version.js";
 import { readSnapshotHeader } from "../vm/snapshot/file.js";
 import { ByteProgress } from "./byte-progress.js";
@@ -338,7 +338,7 @@ class Import {
 	#refuse(reason: string): SandboxError {
 		return new SandboxError(
 			"corrupt",
-			`${this.#file} can't be imported: ${reason}`,
+			`${this.#file} can't be imported: ${escapeControls(reason.slice(0, 500))}`,
 			"nothing was changed; fetch or export the file again",
 		);
 	}

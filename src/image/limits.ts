@@ -85,7 +85,7 @@ export const limits = {
 	maxBootSnapshots: 16,
 	/** Zeros at the end of an exported image, bytes (GNU tar writes up to 10,240). */
 	maxTarTailBytes: 64 * KIB,
-	/** Installed packages whose package.json is read in search of one image, and bytes of one of them. */
-	maxImagePackages: 64,
+	/** Scopes of one node_modules folder that are searched for an image's package, and bytes of its package.json. */
+	maxPackageScopes: 1000,
 	maxPackageJsonBytes: 1 * MIB,
 } as const;

@@ -2,6 +2,7 @@
 
 import { buildImage } from "../build.js";
 import type { ImageCommandContext } from "../commands.js";
+import { obtainImage } from "../obtain.js";
 import { createProgressRenderer, formatBytes, formatDuration } from "../progress.js";
 import { checkMirrorUrl } from "../sources/debian/mirror.js";
 import { listImages } from "../store.js";
@@ -20,7 +21,11 @@ export async function buildCommand(args: readonly string[], context: ImageComman
 	const started = performance.now();
 	let name: string;
 	try {
-		({ name } = await buildImage(context.home, positionals[0] ?? "", {
+		const which = positionals[0] ?? "";
+		const isThere = (await listImages(context.home)).some((image) => image.name === which && image.state !== "missing");
+		// An image that is there is to be built anew; one that an installed package has needs no building.
+		const make = isThere || values["no-cache"] === true ? buildImage : obtainImage;
+		({ name } = await make(context.home, which, {
 			log: context.log,
 			onProgress: (progress) => renderer.show(progress),
 			onLine: (line) => renderer.print(line),
