@@ -182,7 +182,7 @@ describe.skipIf(missing !== undefined)(
 
 		it("gives layers of zstd, and those of Docker's own format", async () => {
 			const zstd = `${registry.host}/test/zstd:1`;
-			layout.push("layers", zstd, "--dest-compress-format", "zstd");
+			layout.pushZstd("layers", zstd);
 			expect(remoteMediaTypes(zstd).slice(1)).toEqual(Array(3).fill("application/vnd.oci.image.layer.v1.tar+zstd"));
 			expect(await filesOf((await build(zstd)).tree)).toEqual(LAYERS);
 			const docker = `${registry.host}/test/docker:1`;

@@ -158,6 +158,14 @@ export class ImageLayout {
 		writeFileSync(join(this.folder, "index.json"), JSON.stringify(index));
 	}
 
+	/** Copies an image to a registry, with its layers compressed with zstd. */
+	pushZstd(tag: string, to: string): void {
+		// A push compresses nothing anew; a copy to a folder does.
+		const folder = `${this.folder}-${tag}-zstd`;
+		skopeo("copy", "--dest-compress", "--dest-compress-format", "zstd", `oci:${this.folder}:${tag}`, `dir:${folder}`);
+		skopeo("copy", "--dest-tls-verify=false", `dir:${folder}`, `docker://${to}`);
+	}
+
 	#readIndex(): LayoutIndex {
 		return JSON.parse(readFileSync(join(this.folder, "index.json"), "utf8"));
 	}

@@ -177,6 +177,14 @@ describe("an image", () => {
 		expect(requests).toEqual([]);
 	});
 
+	it("whose layer has no end mark is read to its end", async () => {
+		const tar = await tarOf({ a: "12345" });
+		await putImage({ layers: [tar.subarray(0, 512 + 5)] });
+		expect((await make()).tree.get("a")).toMatchObject({ sizeBytes: 5 });
+		await putImage({ layers: [(await tarOf({ a: "x".repeat(9000) })).subarray(0, 2000)] });
+		await expect(make()).rejects.toThrow(/is no whole tar archive/);
+	});
+
 	it("that does not exist is named", async () => {
 		await expect(resolve("2")).rejects.toMatchObject({ code: "not-found", message: `${host} has no ${host}/a/b:2` });
 	});

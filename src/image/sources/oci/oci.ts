@@ -50,6 +50,7 @@ export type OciLock = z.infer<typeof lockSchema>;
 /** How much of a layer is read from the disk at once, and how often progress is told. */
 const READ_BYTES = 256 * 1024;
 const REPORT_BYTES = 1024 * 1024;
+const TAR_BLOCK_BYTES = 512;
 
 type Layer = OciLock["layers"][number];
 
@@ -149,7 +150,7 @@ async function make(lock: OciLock, context: SourceContext, options: OciSourceOpt
 		const what = `layer ${layer.digest} of ${registry}/${repository}`;
 		const hash = createHash("sha256");
 		const compressed = watched(createReadStream(path, { highWaterMark: READ_BYTES }), signal, report.unpacked);
-		const applied = await applyTarLayer(tree, store, hashed(decompress(compressed, what), hash), {
+		const applied = await applyTarLayer(tree, store, closed(hashed(decompress(compressed, what), hash)), {
 			source: what,
 			whiteouts: true,
 			directorySymlinks: "replace",
@@ -236,6 +237,19 @@ async function* hashed(stream: AsyncIterable<Uint8Array>, hash: Hash): AsyncGene
 		hash.update(chunk);
 		yield chunk;
 	}
+}
+
+/**
+ * The tar archive with an end. Go's archive/tar, which most clients read layers with, takes the stream's end for it, so
+ * there are layers without (umoci 0.4's). That nothing else is missing is for the digests to say.
+ */
+async function* closed(tar: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+	let length = 0;
+	for await (const chunk of tar) {
+		length += chunk.length;
+		yield chunk;
+	}
+	yield new Uint8Array(((TAR_BLOCK_BYTES - (length % TAR_BLOCK_BYTES)) % TAR_BLOCK_BYTES) + 2 * TAR_BLOCK_BYTES);
 }
 
 /** Newest modification time of the tree that a 32-bit clock can show, seconds since 1970. */
