@@ -55,7 +55,7 @@ export class RegistryServer {
 		// YAML is a superset of JSON.
 		const config = {
 			version: "0.1",
-			log: { level: "error", accesslog: { disabled: true } },
+			log: { level: "info", accesslog: { disabled: true } },
 			storage: { filesystem: { rootdirectory: join(this.folder, "storage") } },
 			http: { addr: this.host, secret: "of these tests" },
 			...(auth === undefined ? {} : { auth }),
@@ -63,28 +63,18 @@ export class RegistryServer {
 		writeFileSync(path, JSON.stringify(config));
 		const child = spawn("docker-registry", ["serve", path], { stdio: ["ignore", "ignore", "pipe"] });
 		this.#process = child;
-		let errors = "";
-		child.stderr?.on("data", (text) => {
-			errors = (errors + text).slice(-4000);
+		let output = "";
+		const listening = new Promise<void>((resolve) => {
+			child.stderr?.on("data", (text) => {
+				output = (output + text).slice(-4000);
+				if (output.includes("listening on")) resolve();
+			});
 		});
 		const ended = once(child, "exit").then(() => {
-			throw new Error(`docker-registry ended: ${errors}`);
+			throw new Error(`docker-registry ended: ${output}`);
 		});
 		ended.catch(() => undefined);
-		await Promise.race([this.#answers(), ended]);
-	}
-
-	async #answers(): Promise<void> {
-		for (;;) {
-			try {
-				const response = await fetch(`http://${this.host}/v2/`);
-				await response.body?.cancel();
-				return;
-			} catch {
-				// It does not say when it listens.
-				await new Promise((resolve) => setTimeout(resolve, 20));
-			}
-		}
+		await Promise.race([listening, ended]);
 	}
 
 	/** As a crash does. */

@@ -155,6 +155,24 @@ describe("an image", () => {
 		expect(fractions).toEqual([...fractions].sort((a, b) => a - b));
 	});
 
+	it("has a lock that names a registry and a repository, and nothing beside", async () => {
+		await putImage();
+		const lock = await resolve();
+		const { lockSchema } = source();
+		for (const other of [
+			{ registry: "a.example/../b" },
+			{ registry: "user@a.example" },
+			{ repository: "../../x" },
+			{ repository: "a/b:1" },
+			{ repository: "a/b?x" },
+			{ manifest: "sha256:0" },
+			{ more: 1 },
+		]) {
+			expect(lockSchema.safeParse({ ...lock, ...other }).success).toBe(false);
+		}
+		expect(lockSchema.parse(lock)).toEqual(lock);
+	});
+
 	it("without a usable date is as old as its newest file", async () => {
 		await putImage({ config: { created: "0001-01-01T00:00:00Z", history: [{ created: "9999-01-01T00:00:00Z" }] } });
 		expect((await make()).epoch).toBe(1000);

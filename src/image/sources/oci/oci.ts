@@ -13,37 +13,39 @@ import { applyTarLayer } from "../../tar-layer.js";
 import { Tree } from "../../tree.js";
 import { dockerConfigPath } from "./credentials.js";
 import { readConfig, readDocument } from "./manifest.js";
-import { formatReference, isSha256, parseReference } from "./reference.js";
+import { formatReference, isName, isSha256, parseReference } from "./reference.js";
 import { Registry } from "./registry.js";
 
 const digestSchema = z.string().refine(isSha256, 'must be "sha256:" and 64 digits of 0-9 a-f');
 
-const lockSchema = z.strictObject({
-	/** "docker.io", "localhost:5000". */
-	registry: z.string(),
-	/** "library/alpine". */
-	repository: z.string(),
-	/** Digest of the manifest for linux/386, not of the list that it was found in. */
-	manifest: digestSchema,
-	config: z.strictObject({ digest: digestSchema, sizeBytes: z.int().min(0) }),
-	/** Bottom first. */
-	layers: z
-		.array(
-			z.strictObject({
-				digest: digestSchema,
-				/** Compressed. */
-				sizeBytes: z.int().min(0).max(limits.maxImageBytes),
-				mediaType: z.string(),
-				/** Digest of the uncompressed layer. */
-				diffId: digestSchema,
-			}),
-		)
-		.min(1)
-		.max(limits.maxLayers),
-	env: z.record(z.string(), z.string()),
-	/** Newest date of the configuration and its history, seconds since 1970; 0 where they have none. */
-	createdSeconds: z.int().min(0),
-});
+const lockSchema = z
+	.strictObject({
+		/** "docker.io", "localhost:5000". */
+		registry: z.string(),
+		/** "library/alpine". */
+		repository: z.string(),
+		/** Digest of the manifest for linux/386, not of the list that it was found in. */
+		manifest: digestSchema,
+		config: z.strictObject({ digest: digestSchema, sizeBytes: z.int().min(0) }),
+		/** Bottom first. */
+		layers: z
+			.array(
+				z.strictObject({
+					digest: digestSchema,
+					/** Compressed. */
+					sizeBytes: z.int().min(0).max(limits.maxImageBytes),
+					mediaType: z.string(),
+					/** Digest of the uncompressed layer. */
+					diffId: digestSchema,
+				}),
+			)
+			.min(1)
+			.max(limits.maxLayers),
+		env: z.record(z.string(), z.string()),
+		/** Newest date of the configuration and its history, seconds since 1970; 0 where they have none. */
+		createdSeconds: z.int().min(0),
+	})
+	.refine((lock) => isName(lock), "registry and repository are no name of an image");
 
 export type OciLock = z.infer<typeof lockSchema>;
 
