@@ -48,10 +48,10 @@ export const limits = {
 	maxRedirects: 5,
 	/** Window that a zstd frame may ask for, bytes (`zstd --ultra --long=27`). */
 	maxZstdWindowBytes: 128 * MIB,
-	/** Time to decode 1 MiB of zstd at most, ms (20 on the machine that `base` was measured on). */
-	maxZstdStepMs: 5_000,
+	/** Time to decode 1 MiB of zstd at most, ms (20 with the usual windows, 500 with one of 128 MiB). */
+	maxZstdStepMs: 10_000,
 	/** Least speed of decoding a whole stream of zstd, bytes per ms, once it has taken `zstdFreeMs`. */
-	minZstdBytesPerMs: 500,
+	minZstdBytesPerMs: 200,
 	zstdFreeMs: 30_000,
 	/** Reference of a container image, characters; of them the name with its registry (distribution: 255). */
 	maxReferenceChars: 512,

@@ -4,6 +4,7 @@ import { SandboxError } from "../errors.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import { type BuildOptions, buildImage } from "./build.js";
 import { findImagePackage, importFromPackage } from "./image-package.js";
+import { isRecipePath } from "./recipe.js";
 
 /** The error of loadImage, as "image-missing" where only an installed package has an image of that name. */
 export async function explainMissing(name: string, error: unknown): Promise<unknown> {
@@ -19,6 +20,7 @@ export async function explainMissing(name: string, error: unknown): Promise<unkn
 /** Takes the image over from an installed package where there is one; else builds it from the recipe of its name. */
 export async function obtainImage(home: string, name: string, options: BuildOptions): Promise<MachineImage> {
 	const { log, signal, onProgress } = options;
+	if (isRecipePath(name)) return await buildImage(home, name, options);
 	const found = await importFromPackage(home, name, {
 		log,
 		...(signal === undefined ? {} : { signal }),

@@ -145,12 +145,21 @@ class DecodingClock {
 	/** Runs `work`, in this thread. A script's time limit is what can end a loop that does not end itself. */
 	run(work: () => void): void {
 		const startedMs = performance.now();
-		watched.work = work;
+		let failure: unknown;
+		watched.work = () => {
+			try {
+				work();
+			} catch (error) {
+				failure = error;
+			}
+		};
 		try {
 			callWork.runInContext(watched, { timeout: limits.maxZstdStepMs });
-		} catch (error) {
-			throw isTimeout(error) ? tooSlow() : new ZstdError(reasonOf(error));
+		} catch {
+			// All that `work` throws is caught in there.
+			throw tooSlow();
 		}
+		if (failure !== undefined) throw new ZstdError(failure instanceof Error ? failure.message : String(failure));
 		this.#spentMs += performance.now() - startedMs;
 		if (this.#spentMs > limits.zstdFreeMs + this.#decodedBytes / limits.minZstdBytesPerMs) throw tooSlow();
 	}
@@ -158,17 +167,6 @@ class DecodingClock {
 
 function tooSlow(): ZstdError {
 	return new ZstdError("it takes much longer to decode than honest data does");
-}
-
-/** The error may be of the script's realm, so that it is no instance of our Error. */
-function isTimeout(error: unknown): boolean {
-	return (
-		typeof error === "object" && error !== null && "code" in error && error.code === "ERR_SCRIPT_EXECUTION_TIMEOUT"
-	);
-}
-
-function reasonOf(error: unknown): string {
-	return error instanceof Error ? error.message : String(error);
 }
 
 /** Bytes of a stream in pieces of the wanted length. */
