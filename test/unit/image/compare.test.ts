@@ -37,7 +37,7 @@ describe("image list and inspect", () => {
 			ownBytes: 4,
 			sharedWith: [{ name: "b", files: 1, bytes: 6 }],
 		});
-		expect((await run("list")).text).toMatch(/^a {5}built {4}10 B {4}4 B {4}- .*\nb {5}built {4}12 B {4}6 B/m);
+		expect((await run("list")).text).toMatch(/^a +built +10 B +4 B +- .*\nb +built +12 B +6 B /m);
 	});
 
 	it("tell everything about one image, as a table and as JSON", async () => {
