@@ -30,7 +30,6 @@ export default defineConfig({
 					sequence: { groupOrder: 1 },
 				},
 			},
-			{ test: { ...machineTests, name: "image", include: ["test/image/**/*.test.ts"], sequence: { groupOrder: 1 } } },
 			{
 				resolve: { alias: builtModules },
 				test: { ...machineTests, name: "guest", include: ["test/guest/**/*.test.ts"], sequence: { groupOrder: 2 } },

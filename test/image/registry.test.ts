@@ -42,7 +42,11 @@ function context(options: Partial<DownloaderOptions> = {}): SourceContext {
 	return {
 		store,
 		downloader: new Downloader({ folder: join(work, "downloads"), log: silentLog, ...options }),
+		home: work,
 		recipeFolder: work,
+		packages: [],
+		mirror: undefined,
+		workInGuest: () => Promise.reject(new Error("a container image needs no guest")),
 		progress: new ProgressTracker(() => {}),
 		log: silentLog,
 		signal: undefined,

@@ -71,7 +71,11 @@ function context(options: Partial<SourceContext> = {}): SourceContext {
 	return {
 		store: new ContentStore(join(folder, "files")),
 		downloader: new Downloader({ folder: join(folder, "downloads"), log: silentLog, retryMs: 1, rounds: 2 }),
+		home: folder,
 		recipeFolder: folder,
+		packages: [],
+		mirror: undefined,
+		workInGuest: () => Promise.reject(new Error("a container image needs no guest")),
 		progress: new ProgressTracker((at) => progress.push(at)),
 		log: silentLog,
 		signal: undefined,
