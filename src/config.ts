@@ -9,6 +9,11 @@ import { SandboxError } from "./errors.js";
 /** Longest time that a caller may give a command, ms. */
 export const MAX_TIMEOUT_MS = 600_000;
 
+/** Below this a limit of bytes would let hardly a packet through. */
+const MIN_BYTE_COUNT = 1024;
+/** The letter at N stands for 1024^N. */
+const UNITS = ["", "k", "M", "G"];
+
 interface OptionMeta {
 	readonly flag: string;
 	readonly env: string;
@@ -30,6 +35,15 @@ function wholeNumber(least: number, most: number, unit: string) {
 		.regex(/^\d{1,9}$/, rule)
 		.transform(Number)
 		.refine((value) => value >= least && value <= most, rule);
+}
+
+/** "1048576", "512k", "10M", "2G": bytes, each letter 1024 times the one before. */
+function byteCount(rule: string) {
+	return z
+		.string()
+		.regex(/^\d{1,9}[kMG]?$/, rule)
+		.transform((text) => Number.parseInt(text, 10) * 1024 ** Math.max(0, UNITS.indexOf(text.at(-1) ?? "")))
+		.refine((bytes) => bytes >= MIN_BYTE_COUNT, `${rule}, at least ${MIN_BYTE_COUNT}`);
 }
 
 /** An option that may be given several times; its variable holds the values with commas between them. */
@@ -114,6 +128,21 @@ export const configSchema = z.object({
 		filePath.optional(),
 		{ flag: "pcap", env: "SANDBOX86_PCAP", value: "FILE", defaultText: "none" },
 		"record the machine's frames in FILE, for tcpdump or Wireshark",
+	),
+	bandwidth: option(
+		byteCount("a rate in bytes per second such as 500k or 10M is needed").optional(),
+		{ flag: "bandwidth", env: "SANDBOX86_BANDWIDTH", value: "RATE", defaultText: "no limit" },
+		"bytes per second that the machine may send, and as many that it may receive; 500k, 10M (of 1024)",
+	),
+	maxBytes: option(
+		byteCount("a number of bytes such as 500M or 2G is needed").optional(),
+		{ flag: "max-bytes", env: "SANDBOX86_MAX_BYTES", value: "BYTES", defaultText: "no limit" },
+		"bytes that the machine may send and receive in all; connections are reset then",
+	),
+	maxFlowBytes: option(
+		byteCount("a number of bytes such as 500M or 2G is needed").optional(),
+		{ flag: "max-flow-bytes", env: "SANDBOX86_MAX_FLOW_BYTES", value: "BYTES", defaultText: "no limit" },
+		"bytes that one connection may carry, both ways together",
 	),
 	timeoutMs: option(
 		wholeNumber(1, MAX_TIMEOUT_MS, "milliseconds").default(50_000),

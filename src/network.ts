@@ -15,7 +15,17 @@ const MACHINE_NAME = `machine-${process.pid}`;
 
 export type NetworkSettings = Pick<
 	Config,
-	"network" | "allow" | "deny" | "hostPort" | "forward" | "dns" | "auditLog" | "pcap"
+	| "network"
+	| "allow"
+	| "deny"
+	| "hostPort"
+	| "forward"
+	| "dns"
+	| "auditLog"
+	| "pcap"
+	| "bandwidth"
+	| "maxBytes"
+	| "maxFlowBytes"
 >;
 
 /** A port of the host's loopback that leads into the machine. */
@@ -48,6 +58,9 @@ export async function openNetwork(
 		["--dns", settings.dns.length],
 		["--audit-log", settings.auditLog],
 		["--pcap", settings.pcap],
+		["--bandwidth", settings.bandwidth],
+		["--max-bytes", settings.maxBytes],
+		["--max-flow-bytes", settings.maxFlowBytes],
 	] as const;
 	for (const [flag, given] of needsRelay) {
 		if (given !== undefined && given !== 0) {

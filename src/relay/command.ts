@@ -21,6 +21,7 @@ network of its own, 10.0.2.0/24: the machine is 10.0.2.15, its gateway 10.0.2.2,
 
 and these of all commands, see sandbox86 --help:
   --allow RULE  --deny RULE  --host-port PORT  --dns ADDRESS  --audit-log FILE  --pcap FILE  --log-level LEVEL
+  --bandwidth RATE  --max-bytes BYTES  --max-flow-bytes BYTES, each for every machine
 `;
 
 export interface RelayCommandContext {

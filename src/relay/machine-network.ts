@@ -6,6 +6,7 @@ import { EgressGate } from "./egress/gate.js";
 import { nodeHostSockets } from "./egress/host-sockets.js";
 import { NameTable } from "./egress/name-table.js";
 import { createPolicy, type PolicyOptions } from "./egress/policy.js";
+import type { ByteQuota } from "./flows/byte-quota.js";
 import type { InboundEvents } from "./flows/inbound.js";
 import type { FrameLink } from "./link.js";
 import { createNetwork, type Network } from "./network.js";
@@ -24,12 +25,13 @@ export interface SharedParts {
 	readonly log: Log;
 	readonly bandwidth?: BandwidthLimits;
 	readonly maxFlowBytes?: number;
-	readonly maxTotalBytes?: number;
 }
 
 export interface MachineOptions extends InboundEvents {
 	readonly machine: string;
 	readonly link: FrameLink;
+	/** What is left of the bytes that the machine may carry. */
+	readonly quota: ByteQuota;
 }
 
 export interface MachineNetwork {
@@ -40,7 +42,7 @@ export interface MachineNetwork {
 
 /** Makes one machine's network, with a policy, a resolver and a memory of names of its own. */
 export function openMachineNetwork(shared: SharedParts, options: MachineOptions): MachineNetwork {
-	const { audit, clock, log, bandwidth, maxFlowBytes, maxTotalBytes, mtu } = shared;
+	const { audit, clock, log, bandwidth, maxFlowBytes, mtu } = shared;
 	const { machine } = options;
 	const names = new NameTable(clock);
 	const policy = createPolicy({ ...shared.policy, names });
@@ -73,7 +75,6 @@ export function openMachineNetwork(shared: SharedParts, options: MachineOptions)
 		clock,
 		...(bandwidth === undefined ? {} : { bandwidth }),
 		...(maxFlowBytes === undefined ? {} : { maxFlowBytes }),
-		...(maxTotalBytes === undefined ? {} : { maxTotalBytes }),
 	});
 	return {
 		network,

@@ -30,8 +30,8 @@ export interface NetworkOptions extends InboundEvents {
 	readonly bandwidth?: BandwidthLimits;
 	/** Bytes that one flow may carry, both directions together; undefined: any number. */
 	readonly maxFlowBytes?: number;
-	/** Bytes that all flows together may carry. */
-	readonly maxTotalBytes?: number;
+	/** What all flows together may carry; undefined: any number. */
+	readonly quota?: ByteQuota;
 }
 
 export function createNetworkContext(options: NetworkOptions, counters: Counters): NetworkContext {
@@ -51,7 +51,7 @@ export function createNetworkContext(options: NetworkOptions, counters: Counters
 		wire: new GuestWire(link, mtu, counters, clock),
 		toGuest: bucket(bandwidth?.toGuestBytesPerSecond),
 		fromGuest: bucket(bandwidth?.fromGuestBytesPerSecond),
-		quota: new ByteQuota(options.maxTotalBytes ?? Number.POSITIVE_INFINITY),
+		quota: options.quota ?? new ByteQuota(Number.POSITIVE_INFINITY),
 		maxFlowBytes: options.maxFlowBytes ?? Number.POSITIVE_INFINITY,
 		inbound: new InboundFlows(options),
 		record: (record) => audit.write({ machine, ...record }),

@@ -8,6 +8,7 @@ import { type Clock, systemClock } from "./clock.js";
 import { createHostAddresses } from "./egress/host-addresses.js";
 import { checkHostPorts } from "./egress/policy.js";
 import type { EgressRule } from "./egress/rule.js";
+import { ByteQuota } from "./flows/byte-quota.js";
 import type { Forward, ForwardProtocol } from "./forwards.js";
 import { KeptForwards } from "./kept-forwards.js";
 import { MAX_MACHINES, PCAP_MAX_BYTES } from "./limits.js";
@@ -40,7 +41,7 @@ export interface RelayOptions {
 	readonly bandwidth?: BandwidthLimits;
 	/** Bytes that one flow may carry, both directions together. Default: any number. */
 	readonly maxFlowBytes?: number;
-	/** Bytes that all flows of one connection may carry. */
+	/** Bytes that all flows of one machine may carry; a named one goes on with what was left when it connects again. */
 	readonly maxTotalBytes?: number;
 	/** One line for each decision. Default: none is kept. */
 	readonly auditLogPath?: string;
@@ -113,7 +114,6 @@ export async function startRelay(options: RelayOptions): Promise<Relay> {
 		log: options.log,
 		...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
 		...(options.maxFlowBytes === undefined ? {} : { maxFlowBytes: options.maxFlowBytes }),
-		...(options.maxTotalBytes === undefined ? {} : { maxTotalBytes: options.maxTotalBytes }),
 	});
 	try {
 		const port = await relay.listen();
@@ -142,6 +142,8 @@ class WebSocketRelay implements Relay {
 	readonly #audit: AuditLog;
 	readonly #access = new AccessTokens();
 	readonly #connected = new Map<string, MachineNetwork>();
+	/** Of the named machines: their owner names them, so that there are not more than it asked for. */
+	readonly #quotas = new Map<string, ByteQuota>();
 	readonly #forwards: KeptForwards;
 	#server: LinkServer | undefined;
 	#unnamed = 0;
@@ -203,6 +205,13 @@ class WebSocketRelay implements Relay {
 		await Promise.all([this.#audit.close(), this.#pcap?.close()]);
 	}
 
+	#quota(name: string | undefined): ByteQuota {
+		const known = name === undefined ? undefined : this.#quotas.get(name);
+		const quota = known ?? new ByteQuota(this.#options.maxTotalBytes ?? Number.POSITIVE_INFINITY);
+		if (name !== undefined) this.#quotas.set(name, quota);
+		return quota;
+	}
+
 	get #origin(): string {
 		return this.#server?.origin ?? "";
 	}
@@ -213,6 +222,7 @@ class WebSocketRelay implements Relay {
 		const { events } = this.#options;
 		const opened = openMachineNetwork(this.#shared, {
 			machine,
+			quota: this.#quota(name),
 			link: pcap === undefined ? link : capturedLink(link, pcap),
 			...(events?.inbound === undefined
 				? {}

@@ -17,11 +17,16 @@ export interface RelaySettings {
 	readonly dns: readonly string[];
 	readonly auditLog?: string | undefined;
 	readonly pcap?: string | undefined;
+	/** Bytes per second each way, of each machine. */
+	readonly bandwidth?: number | undefined;
+	/** Bytes in all, of each machine. */
+	readonly maxBytes?: number | undefined;
+	readonly maxFlowBytes?: number | undefined;
 }
 
 /** Throws SandboxError("invalid-argument") for what is no rule, port or resolver. */
 export function parseRelaySettings(settings: RelaySettings): Omit<RelayOptions, "log"> {
-	const { allow, deny, hostPort, dns, auditLog, pcap } = settings;
+	const { allow, deny, hostPort, dns, auditLog, pcap, bandwidth, maxBytes, maxFlowBytes } = settings;
 	return {
 		allow: allow.map(parseRule),
 		deny: deny.map(parseRule),
@@ -29,6 +34,11 @@ export function parseRelaySettings(settings: RelaySettings): Omit<RelayOptions, 
 		...(dns.length === 0 ? {} : { resolvers: dns.map(parseResolver) }),
 		...(auditLog === undefined ? {} : { auditLogPath: auditLog }),
 		...(pcap === undefined ? {} : { pcapPath: pcap }),
+		...(bandwidth === undefined
+			? {}
+			: { bandwidth: { toGuestBytesPerSecond: bandwidth, fromGuestBytesPerSecond: bandwidth } }),
+		...(maxBytes === undefined ? {} : { maxTotalBytes: maxBytes }),
+		...(maxFlowBytes === undefined ? {} : { maxFlowBytes }),
 	};
 }
 

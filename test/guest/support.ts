@@ -46,6 +46,9 @@ const NO_NETWORK: NetworkSettings = {
 	dns: [],
 	auditLog: undefined,
 	pcap: undefined,
+	bandwidth: undefined,
+	maxBytes: undefined,
+	maxFlowBytes: undefined,
 };
 
 /** Starts nothing yet: the first call does. */

@@ -27,6 +27,9 @@ describe("the configuration", () => {
 		["--dns", "SANDBOX86_DNS", "192.0.2.53:5353", { dns: ["192.0.2.53:5353"] }],
 		["--audit-log", "SANDBOX86_AUDIT_LOG", "/data/audit", { auditLog: "/data/audit" }],
 		["--pcap", "SANDBOX86_PCAP", "/data/pcap", { pcap: "/data/pcap" }],
+		["--bandwidth", "SANDBOX86_BANDWIDTH", "500k", { bandwidth: 512_000 }],
+		["--max-bytes", "SANDBOX86_MAX_BYTES", "2G", { maxBytes: 2_147_483_648 }],
+		["--max-flow-bytes", "SANDBOX86_MAX_FLOW_BYTES", "1048576", { maxFlowBytes: 1_048_576 }],
 		["--timeout", "SANDBOX86_TIMEOUT_MS", "1000", { timeoutMs: 1000 }],
 		["--log-level", "SANDBOX86_LOG_LEVEL", "debug", { logLevel: "debug" }],
 	])("takes %s and %s", (flag, variable, value, expected) => {
@@ -57,6 +60,12 @@ describe("the configuration", () => {
 	});
 
 	it.each([
+		[["--bandwidth", "1.5M"], '--bandwidth is "1.5M", but a rate in bytes per second such as 500k or 10M is needed'],
+		[["--max-bytes", "10MB"], '--max-bytes is "10MB", but a number of bytes such as 500M or 2G is needed'],
+		[
+			["--max-flow-bytes", "0"],
+			'--max-flow-bytes is "0", but a number of bytes such as 500M or 2G is needed, at least 1024',
+		],
 		[["--memory", "63"], '--memory is "63", but a whole number of MiB from 64 to 2047 is needed'],
 		[["--memory", "2048"], '--memory is "2048", but'],
 		[["--memory", "1e3"], '--memory is "1e3", but'],

@@ -135,6 +135,9 @@ describe("a network without the relay", () => {
 			["--dns", "192.0.2.53"],
 			["--audit-log", "/tmp/audit"],
 			["--pcap", "/tmp/pcap"],
+			["--bandwidth", "1M"],
+			["--max-bytes", "1G"],
+			["--max-flow-bytes", "1G"],
 		];
 		for (const [flag = "", value = ""] of options) {
 			await expect(open("--network", kind, flag, value)).rejects.toThrowError(

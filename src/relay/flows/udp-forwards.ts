@@ -90,6 +90,8 @@ class Client implements FlowKey, Waiting {
 	#activeMs: number;
 	#bytesIn = 0;
 	#bytesOut = 0;
+	/** The limit that it has come to. */
+	#spent: string | undefined;
 
 	constructor(
 		context: NetworkContext,
@@ -142,8 +144,8 @@ class Client implements FlowKey, Waiting {
 			name: undefined,
 			address: GATEWAY_ADDRESS,
 			port: this.guestPort,
-			verdict: "allowed",
-			rule: "forward",
+			verdict: this.#spent === undefined ? "allowed" : "refused",
+			rule: this.#spent ?? "forward",
 			bytesOut: this.#bytesOut,
 			bytesIn: this.#bytesIn,
 		});
@@ -168,11 +170,17 @@ class Client implements FlowKey, Waiting {
 		this.#bytesIn += payload.length;
 		this.#context.wire.sendUdp(GATEWAY_ADDRESS, this.remotePort, this.guestPort, payload);
 	}
+
 	#mayCarry(bandwidth: Bandwidth | undefined, bytes: number): boolean {
 		const { counters, maxFlowBytes, quota } = this.#context;
-		if (bandwidth !== undefined && !bandwidth.tryTake(bytes)) counters.overBandwidth += 1;
-		else if (this.#bytesIn + this.#bytesOut + bytes > maxFlowBytes || !quota.take(bytes)) counters.overQuota += 1;
-		else return true;
+		if (bandwidth !== undefined && !bandwidth.tryTake(bytes)) {
+			counters.overBandwidth += 1;
+			return false;
+		}
+		const withinFlow = this.#bytesIn + this.#bytesOut + bytes <= maxFlowBytes;
+		if (this.#spent === undefined && withinFlow && quota.take(bytes)) return true;
+		counters.overQuota += 1;
+		this.#spent ??= withinFlow ? "limit (bytes of the machine)" : "limit (bytes of the flow)";
 		return false;
 	}
 }

@@ -64,8 +64,8 @@ interface Peer {
 	activeMs: number;
 	bytesOut: number;
 	bytesIn: number;
-	/** It has carried all that it may. */
-	isSpent: boolean;
+	/** The limit that it has come to: it carries nothing more. */
+	spent: string | undefined;
 }
 
 /** One port of the guest, with a host socket of its own and the destinations that it sends to. */
@@ -117,7 +117,7 @@ class Mapping implements Waiting {
 			return false;
 		}
 		this.#refresh(key, peer, nowMs);
-		if (peer.isSpent) {
+		if (peer.spent !== undefined) {
 			counters.overQuota += 1;
 		} else if (fromGuest !== undefined && !fromGuest.tryTake(payload.length)) {
 			counters.overBandwidth += 1;
@@ -181,7 +181,7 @@ class Mapping implements Waiting {
 			activeMs: nowMs,
 			bytesOut: 0,
 			bytesIn: 0,
-			isSpent: false,
+			spent: undefined,
 		};
 		this.#peers.set(key, peer);
 		this.#dueMs = Math.min(this.#dueMs ?? Number.POSITIVE_INFINITY, nowMs + peer.idleMs);
@@ -197,7 +197,7 @@ class Mapping implements Waiting {
 			return;
 		}
 		peer.activeMs = clock.nowMs();
-		if (peer.isSpent) {
+		if (peer.spent !== undefined) {
 			counters.overQuota += 1;
 		} else if (toGuest !== undefined && !toGuest.tryTake(bytes.length)) {
 			counters.overBandwidth += 1;
@@ -227,14 +227,15 @@ class Mapping implements Waiting {
 	/** False: the peer or the machine has used up what it may carry. */
 	#count(peer: Peer, bytes: number): boolean {
 		const { counters, maxFlowBytes, quota } = this.#context;
-		if (peer.bytesOut + peer.bytesIn + bytes <= maxFlowBytes && quota.take(bytes)) return true;
+		const withinFlow = peer.bytesOut + peer.bytesIn + bytes <= maxFlowBytes;
+		if (withinFlow && quota.take(bytes)) return true;
 		counters.overQuota += 1;
-		peer.isSpent = true;
+		peer.spent = withinFlow ? "limit (bytes of the machine)" : "limit (bytes of the flow)";
 		return false;
 	}
 
 	#release(key: number, peer: Peer): void {
-		const { address, port, name, rule, bytesOut, bytesIn, isSpent } = peer;
+		const { address, port, name, rule, bytesOut, bytesIn, spent } = peer;
 		this.#peers.delete(key);
 		this.#socket.release(address, port);
 		this.#context.record({
@@ -242,8 +243,8 @@ class Mapping implements Waiting {
 			name,
 			address,
 			port,
-			verdict: isSpent ? "refused" : "allowed",
-			rule: isSpent ? "limit (bytes)" : rule,
+			verdict: spent === undefined ? "allowed" : "refused",
+			rule: spent ?? rule,
 			bytesOut,
 			bytesIn,
 		});

@@ -16,6 +16,7 @@ import {
 	parseTcpSegment,
 	serializeTcpFrame,
 	TCP_ACK,
+	TCP_PSH,
 	TCP_RST,
 	TCP_SYN,
 } from "../../../src/relay/wire/tcp.js";
@@ -79,6 +80,27 @@ function synTo(destinationPort: number, sourcePort = 40_000): Uint8Array {
 		sourceMac: GUEST_MAC,
 		destinationMac: GATEWAY_MAC,
 		identification: 1,
+	});
+}
+
+/** The first bytes of the connection that synTo opened, behind the relay's SYN. */
+function dataTo(destinationPort: number, sourcePort: number, acknowledgment: number, text: string): Uint8Array {
+	return serializeTcpFrame({
+		segment: {
+			sourcePort,
+			destinationPort,
+			sequence: 1001,
+			acknowledgment: acknowledgment >>> 0,
+			flags: TCP_ACK | TCP_PSH,
+			window: 65_535,
+			options: NO_TCP_OPTIONS,
+			payload: Buffer.from(text),
+		},
+		source: GUEST_ADDRESS,
+		destination: GATEWAY_ADDRESS,
+		sourceMac: GUEST_MAC,
+		destinationMac: GATEWAY_MAC,
+		identification: 2,
 	});
 }
 
@@ -185,6 +207,21 @@ describe("a relay", () => {
 		const capture = readFileSync(paths.pcapPath);
 		expect(capture.subarray(40, 40 + question.length)).toEqual(Buffer.from(question));
 		expect(capture.includes(answer ?? "")).toBe(true);
+	});
+
+	test("lets a named machine go on with what it had left when it comes again, and tells of the limit", async () => {
+		const auditLogPath = join(folder, "limit.jsonl");
+		const relay = await start({ hostPorts: [hostPort], maxTotalBytes: 10, auditLogPath });
+		for (const [at, expected] of [TCP_ACK, TCP_RST | TCP_ACK].entries()) {
+			const client = await TestClient.connect(relay.machineUrl("a"));
+			const [, synAck] = await ask(client, question, synTo(hostPort, 40_000 + at));
+			const relaySequence = (synAck ?? Buffer.alloc(42)).readUInt32BE(38);
+			const [answer] = await ask(client, dataTo(hostPort, 40_000 + at, relaySequence + 1, "six by"));
+			expect(flagsOf(answer) & ~TCP_PSH).toBe(expected);
+			await client.close();
+		}
+		await relay.close();
+		expect(readFileSync(auditLogPath, "utf8")).toContain('"verdict":"refused","rule":"limit (bytes of the machine)"');
 	});
 
 	test("refuses what it can't be, and leaves nothing behind", async () => {

@@ -5,6 +5,7 @@ import type { HostSockets } from "../../../../src/relay/egress/host-sockets.js";
 import { NameTable } from "../../../../src/relay/egress/name-table.js";
 import { createPolicy } from "../../../../src/relay/egress/policy.js";
 import { parseRule } from "../../../../src/relay/egress/rule.js";
+import { ByteQuota } from "../../../../src/relay/flows/byte-quota.js";
 import { createNetwork, type Network, type NetworkOptions } from "../../../../src/relay/network.js";
 import { parseIpv4Address } from "../../../../src/relay/wire/address.js";
 import { VirtualClock } from "../virtual-clock.js";
@@ -12,9 +13,8 @@ import { FakeGuest } from "./fake-guest.js";
 import { FakeHost } from "./fake-host.js";
 
 export interface TestNetworkOptions
-	extends Partial<
-		Pick<NetworkOptions, "bandwidth" | "maxFlowBytes" | "maxTotalBytes" | "onInbound" | "onInboundIdle">
-	> {
+	extends Partial<Pick<NetworkOptions, "bandwidth" | "maxFlowBytes" | "onInbound" | "onInboundIdle">> {
+	readonly maxTotalBytes?: number;
 	readonly allow?: readonly string[];
 	readonly deny?: readonly string[];
 	readonly hostPorts?: readonly number[];
@@ -67,7 +67,7 @@ export function createTestNetwork(options: TestNetworkOptions = {}): TestNetwork
 		clock,
 		...(options.bandwidth && { bandwidth: options.bandwidth }),
 		...(options.maxFlowBytes !== undefined && { maxFlowBytes: options.maxFlowBytes }),
-		...(options.maxTotalBytes !== undefined && { maxTotalBytes: options.maxTotalBytes }),
+		...(options.maxTotalBytes !== undefined && { quota: new ByteQuota(options.maxTotalBytes) }),
 		...(options.onInbound && { onInbound: options.onInbound }),
 		...(options.onInboundIdle && { onInboundIdle: options.onInboundIdle }),
 	});
