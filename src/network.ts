@@ -1,5 +1,6 @@
 /** The machine's network as the server sets it up: who is let out, which ports lead in, and when the machine must wake. */
 
+import { createSocket } from "node:dgram";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type Config, dataFolders } from "./config.js";
@@ -131,12 +132,12 @@ class RelayNetwork implements ServerNetwork {
 	#areForwardsOpen = false;
 
 	static async open(settings: NetworkSettings, defaultAuditLog: string, log: Log): Promise<RelayNetwork> {
-		const { checkRules, parseRelaySettings } = await import("./relay/settings.js");
+		const { checkRelayOptions, parseRelaySettings } = await import("./relay/settings.js");
 		const options = parseRelaySettings({ ...settings, auditLog: settings.auditLog ?? defaultAuditLog });
-		checkRules(options);
+		await checkRelayOptions(options);
 		const forwards = settings.forward.map(parsePortForward);
 		checkPortsDiffer(forwards);
-		for (const { protocol, hostPort } of forwards) if (protocol === "tcp") await checkPortIsFree(hostPort);
+		for (const { protocol, hostPort } of forwards) await checkPortIsFree(hostPort, protocol);
 		return new RelayNetwork(options, forwards, log);
 	}
 
@@ -186,8 +187,8 @@ class RelayNetwork implements ServerNetwork {
 	}
 
 	async #start(): Promise<Relay> {
-		const { createRelay } = await import("./relay/relay.js");
-		const relay = await createRelay({
+		const { startRelay } = await import("./relay/relay.js");
+		const relay = await startRelay({
 			...this.#options,
 			mtu: NETWORK_MTU,
 			maxMachines: 1,
@@ -249,17 +250,18 @@ function checkPortsDiffer(forwards: readonly PortForward[]): void {
 	}
 }
 
-async function checkPortIsFree(port: number): Promise<void> {
-	const probe = createServer();
+async function checkPortIsFree(port: number, protocol: PortForward["protocol"]): Promise<void> {
+	const probe = protocol === "tcp" ? createServer() : createSocket("udp4");
 	try {
 		await new Promise<void>((resolve, reject) => {
 			probe.once("error", reject);
-			probe.listen({ host: "127.0.0.1", port }, resolve);
+			if ("listen" in probe) probe.listen({ host: "127.0.0.1", port }, resolve);
+			else probe.bind({ address: "127.0.0.1", port }, resolve);
 		});
 	} catch (error) {
 		throw new SandboxError(
 			"already-exists",
-			`--forward can't have port ${port} of 127.0.0.1 (${errnoOf(error) ?? describeError(error)})`,
+			`--forward can't have ${protocol.toUpperCase()} port ${port} of 127.0.0.1 (${errnoOf(error) ?? describeError(error)})`,
 			"choose another port of the host, or end the program that has it",
 		);
 	} finally {

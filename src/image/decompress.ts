@@ -24,9 +24,14 @@ export function detectCompression(head: Uint8Array): Compression {
 
 /**
  * The decompressed bytes of a gzip, xz, zstd or plain stream, the kind told by its first bytes. Throws
- * SandboxError("corrupt") that names `source` where the stream is damaged, cut off or swells beyond the limits.
+ * SandboxError("corrupt") that names `source` where the stream is damaged, cut off or swells to more than `maxRatio` times
+ * its size; a caller that knows how long the stream may become needs no such ratio.
  */
-export async function* decompress(input: AsyncIterable<Uint8Array>, source: string): AsyncGenerator<Uint8Array> {
+export async function* decompress(
+	input: AsyncIterable<Uint8Array>,
+	source: string,
+	maxRatio: number = limits.maxDecompressionRatio,
+): AsyncGenerator<Uint8Array> {
 	const iterator = input[Symbol.asyncIterator]();
 	try {
 		const first: Uint8Array[] = [];
@@ -40,7 +45,7 @@ export async function* decompress(input: AsyncIterable<Uint8Array>, source: stri
 		const head = Buffer.concat(first);
 		const counted = { bytes: 0 };
 		const compressed = count(head, iterator, counted);
-		yield* bounded(decoder(detectCompression(head), compressed, source), counted, source);
+		yield* bounded(decoder(detectCompression(head), compressed, source), counted, source, maxRatio);
 	} finally {
 		await iterator.return?.();
 	}
@@ -146,14 +151,15 @@ async function* bounded(
 	output: AsyncIterable<Uint8Array>,
 	counted: { bytes: number },
 	source: string,
+	maxRatio: number,
 ): AsyncGenerator<Uint8Array> {
 	let bytes = 0;
 	for await (const chunk of output) {
 		bytes += chunk.length;
-		if (bytes > limits.ratioFreeBytes && bytes > counted.bytes * limits.maxDecompressionRatio) {
+		if (bytes > limits.ratioFreeBytes && bytes > counted.bytes * maxRatio) {
 			throw new SandboxError(
 				"corrupt",
-				`${source} swells to more than ${limits.maxDecompressionRatio} times its size: refused as a decompression bomb`,
+				`${source} swells to more than ${maxRatio} times its size: refused as a decompression bomb`,
 			);
 		}
 		yield chunk;

@@ -48,10 +48,10 @@ export const limits = {
 	maxRedirects: 5,
 	/** Window that a zstd frame may ask for, bytes (`zstd --ultra --long=27`). */
 	maxZstdWindowBytes: 128 * MIB,
-	/** Time to decode 1 MiB of zstd at most, ms (20 on the machine that `base` was measured on). */
-	maxZstdStepMs: 5_000,
+	/** Time to decode 1 MiB of zstd at most, ms (20 with the usual windows, 500 with one of 128 MiB). */
+	maxZstdStepMs: 10_000,
 	/** Least speed of decoding a whole stream of zstd, bytes per ms, once it has taken `zstdFreeMs`. */
-	minZstdBytesPerMs: 500,
+	minZstdBytesPerMs: 200,
 	zstdFreeMs: 30_000,
 	/** Reference of a container image, characters; of them the name with its registry (distribution: 255). */
 	maxReferenceChars: 512,
@@ -74,4 +74,18 @@ export const limits = {
 	maxTokenAnswerBytes: 64 * KIB,
 	/** Docker's config.json, bytes. */
 	maxDockerConfigBytes: 1 * MIB,
+	/** The first entry of an exported image, bytes. */
+	maxExportHeaderBytes: 64 * KIB,
+	/** A manifest.json and an fs.json of an exported image, bytes (base's have 20 KB and 1.5 MB). */
+	maxImageManifestBytes: 16 * MIB,
+	maxTreeJsonBytes: 256 * MIB,
+	/** Bytes of all different files of an exported image. */
+	maxExportedBytes: 64 * GIB,
+	/** Boot snapshots of one image: there is one for each memory size that was used. */
+	maxBootSnapshots: 16,
+	/** Zeros at the end of an exported image, bytes (GNU tar writes up to 10,240). */
+	maxTarTailBytes: 64 * KIB,
+	/** Scopes of one node_modules folder that are searched for an image's package, and bytes of its package.json. */
+	maxPackageScopes: 1000,
+	maxPackageJsonBytes: 1 * MIB,
 } as const;

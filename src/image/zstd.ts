@@ -6,7 +6,6 @@
 
 import { createContext, Script } from "node:vm";
 import { Decompress } from "fzstd";
-import { errnoOf } from "../errors.js";
 import { limits } from "./limits.js";
 
 // Frame header (3.1.1.1): magic(4) descriptor(1) window(0|1) dictionary(0|1|2|4) content size(0|1|2|4|8).
@@ -146,12 +145,21 @@ class DecodingClock {
 	/** Runs `work`, in this thread. A script's time limit is what can end a loop that does not end itself. */
 	run(work: () => void): void {
 		const startedMs = performance.now();
-		watched.work = work;
+		let failure: unknown;
+		watched.work = () => {
+			try {
+				work();
+			} catch (error) {
+				failure = error;
+			}
+		};
 		try {
 			callWork.runInContext(watched, { timeout: limits.maxZstdStepMs });
-		} catch (error) {
-			throw errnoOf(error) === "ERR_SCRIPT_EXECUTION_TIMEOUT" ? tooSlow() : new ZstdError(reasonOf(error));
+		} catch {
+			// All that `work` throws is caught in there.
+			throw tooSlow();
 		}
+		if (failure !== undefined) throw new ZstdError(failure instanceof Error ? failure.message : String(failure));
 		this.#spentMs += performance.now() - startedMs;
 		if (this.#spentMs > limits.zstdFreeMs + this.#decodedBytes / limits.minZstdBytesPerMs) throw tooSlow();
 	}
@@ -159,10 +167,6 @@ class DecodingClock {
 
 function tooSlow(): ZstdError {
 	return new ZstdError("it takes much longer to decode than honest data does");
-}
-
-function reasonOf(error: unknown): string {
-	return error instanceof Error ? error.message : String(error);
 }
 
 /** Bytes of a stream in pieces of the wanted length. */

@@ -18,7 +18,7 @@ import type { Network } from "./network.js";
 import { PcapFile } from "./pcap.js";
 import { nodeDnsTransport } from "./services/dns-transport.js";
 import { hostResolvers, type Resolver } from "./services/resolver.js";
-import { checkRules } from "./settings.js";
+import { checkRelayOptions } from "./settings.js";
 import { type FrameSink, type LinkServer, listenForMachines } from "./websocket.js";
 
 export interface RelayOptions {
@@ -86,6 +86,12 @@ const DEFAULT_MTU = 1500;
 
 /** Listens and is ready. Throws SandboxError for options that can't be had. */
 export async function createRelay(options: RelayOptions): Promise<Relay> {
+	await checkRelayOptions(options);
+	return await startRelay(options);
+}
+
+/** The same for options that checkRelayOptions() has passed. */
+export async function startRelay(options: RelayOptions): Promise<Relay> {
 	const clock = options.clock ?? systemClock;
 	const hostPorts = new Set(options.hostPorts);
 	const { resolvers } = options;
@@ -95,7 +101,6 @@ export async function createRelay(options: RelayOptions): Promise<Relay> {
 		hostPorts,
 		hostAddresses: createHostAddresses(clock),
 	};
-	checkRules(options);
 	const audit = options.auditLogPath === undefined ? silentAuditLog : openAuditLog(options.auditLogPath, options.log);
 	const pcap = await openPcap(options);
 	const relay = new WebSocketRelay(options, pcap, {

@@ -7,6 +7,7 @@ import { checkHostPorts, createPolicy } from "./egress/policy.js";
 import { parseHostPort, parseRule } from "./egress/rule.js";
 import type { RelayOptions } from "./relay.js";
 import { parseResolver } from "./services/resolver.js";
+import { checkWritable } from "./writable-file.js";
 
 /** The settings as text. */
 export interface RelaySettings {
@@ -31,15 +32,22 @@ export function parseRelaySettings(settings: RelaySettings): Omit<RelayOptions, 
 	};
 }
 
-/** Throws SandboxError("invalid-argument") for rules and ports that no relay can hold, before anything listens. */
-export function checkRules(rules: Pick<RelayOptions, "allow" | "deny" | "hostPorts">): void {
-	const hostPorts = new Set(rules.hostPorts);
+/** Throws SandboxError("invalid-argument") for rules, ports and files that no relay can have, before anything listens. */
+export async function checkRelayOptions(options: Omit<RelayOptions, "log">): Promise<void> {
+	const { auditLogPath, pcapPath } = options;
+	const hostPorts = new Set(options.hostPorts);
 	createPolicy({
-		allow: rules.allow ?? [],
-		deny: rules.deny ?? [],
+		allow: options.allow ?? [],
+		deny: options.deny ?? [],
 		hostPorts,
 		hostAddresses: createHostAddresses(systemClock),
 		names: new NameTable(systemClock),
 	});
 	checkHostPorts(hostPorts, 0);
+	if (auditLogPath !== undefined) {
+		await checkWritable({ path: auditLogPath, what: "audit log", flag: "--audit-log", makesFolder: true });
+	}
+	if (pcapPath !== undefined) {
+		await checkWritable({ path: pcapPath, what: "capture file", flag: "--pcap", makesFolder: false });
+	}
 }

@@ -101,6 +101,7 @@ class Party {
 					this.connection?.setReceiveBudget(this.#budget - this.#unread);
 					this.#read();
 				},
+				timeWait: () => {},
 				end: () => {
 					this.events.push("end");
 					this.peerEnded = true;
@@ -460,6 +461,7 @@ describe("a guest that says anything", () => {
 							end: () => expect(closed).toEqual([]),
 							writable: () => expect(closed).toEqual([]),
 							established: () => expect(closed).toEqual([]),
+							timeWait: () => {},
 							closed: (reason) => closed.push(reason),
 						},
 					},

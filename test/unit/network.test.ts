@@ -1,5 +1,5 @@
 import { createSocket } from "node:dgram";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -178,9 +178,52 @@ describe("the relay's settings", () => {
 		await expect(open("--forward", `${takenPort}:80`)).rejects.toThrowError(
 			expect.objectContaining({
 				code: "already-exists",
-				message: `--forward can't have port ${takenPort} of 127.0.0.1 (EADDRINUSE)`,
+				message: `--forward can't have TCP port ${takenPort} of 127.0.0.1 (EADDRINUSE)`,
 			}),
 		);
+	});
+
+	it("name a UDP forward whose port is taken", async () => {
+		const socket = createSocket("udp4");
+		await new Promise<void>((resolve) => socket.bind({ address: "127.0.0.1", port: 0 }, resolve));
+		const { port } = socket.address();
+		try {
+			await expect(open("--forward", `${port}:80/udp`)).rejects.toThrowError(
+				expect.objectContaining({
+					code: "already-exists",
+					message: `--forward can't have UDP port ${port} of 127.0.0.1 (EADDRINUSE)`,
+				}),
+			);
+		} finally {
+			socket.close();
+		}
+	});
+
+	const expectUnwritable = async (flag: string, what: string, path: string, errno: string) =>
+		await expect(open(flag, path)).rejects.toThrowError(
+			expect.objectContaining({
+				code: "invalid-argument",
+				message: `the ${what} ${path} can't be written: ${errno}`,
+				hint: `choose another one with ${flag}, or make its folder`,
+			}),
+		);
+
+	it.each([
+		["--pcap", "capture file", "missing/x", "ENOENT"],
+		["--pcap", "capture file", ".", "EISDIR"],
+		["--pcap", "capture file", "plain-file/x", "ENOTDIR"],
+		["--audit-log", "audit log", ".", "EISDIR"],
+		["--audit-log", "audit log", "plain-file/x", "EEXIST"],
+	])("name a file that can't be written: %s %s %s", async (flag, what, path, errno) => {
+		writeFileSync(join(folder, "plain-file"), "");
+		await expectUnwritable(flag, what, join(folder, path), errno);
+	});
+
+	it("name a file that the user may not write", async (context) => {
+		context.skip(process.geteuid?.() === 0, "root may write everywhere");
+		mkdirSync(join(folder, "closed"), { mode: 0o500 });
+		await expectUnwritable("--pcap", "capture file", join(folder, "closed", "x"), "EACCES");
+		await expectUnwritable("--audit-log", "audit log", join(folder, "closed", "x"), "EACCES");
 	});
 
 	it("start nothing by themselves", async () => {

@@ -47,10 +47,11 @@ export class EgressGate {
 		return { verdict, socket, nameCheck: verdict.checkNames ? new NameCheck(this.#policy, request) : undefined };
 	}
 
-	/** One host socket for datagrams; each peer is decided on when it is admitted. */
-	openUdp(events: GatedUdpEvents): GatedUdp {
-		const bind = (): UdpSocket => this.#sockets.bindUdp();
-		return new GatedUdp(this.#policy, bind, events);
+	/** One host socket for datagrams; each peer is decided on when it is admitted. `localPort`: for 10.0.2.2:`localPort` alone. */
+	openUdp(events: GatedUdpEvents, localPort?: number): GatedUdp {
+		const open = (): UdpSocket =>
+			localPort === undefined ? this.#sockets.bindUdp() : this.#sockets.connectLocalUdp(localPort);
+		return new GatedUdp({ policy: this.#policy, open, localPort }, events);
 	}
 
 	ping(address: Ipv4): PingOpening {

@@ -10,6 +10,8 @@ export interface HostSockets {
 	connectLocalhost(port: number): Socket;
 	/** A UDP socket on a port that the system chooses. Sending through it resolves nothing. */
 	bindUdp(): UdpSocket;
+	/** A UDP socket that is connected to 127.0.0.1:`port`, so that it learns if nobody listens there: "error" with ECONNREFUSED. */
+	connectLocalUdp(port: number): UdpSocket;
 	/** One echo request, by the host's own means. */
 	ping(address: string): Promise<PingOutcome>;
 }
@@ -48,6 +50,11 @@ export const nodeHostSockets: HostSockets = {
 	bindUdp() {
 		const socket = createSocket({ type: "udp4", lookup: literal });
 		socket.bind(0);
+		return socket;
+	},
+	connectLocalUdp(port) {
+		const socket = createSocket({ type: "udp4", lookup: literal });
+		socket.connect(port, "127.0.0.1");
 		return socket;
 	},
 	ping,

@@ -18,6 +18,8 @@ export interface TcpConnectionOutput {
 	writable(): void;
 	/** The handshake is done. */
 	established(): void;
+	/** Both sides have sent their FIN and everything was acknowledged; what is left is TIME-WAIT, from which no way leads back. */
+	timeWait(): void;
 	/** Once, and last: nothing is sent, called or timed any more. */
 	closed(reason: TcpCloseReason): void;
 }

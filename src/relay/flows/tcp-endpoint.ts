@@ -253,8 +253,10 @@ export class TcpEndpoint {
 	}
 
 	#startTimeWait(nowMs: number): void {
-		this.#state = "time-wait";
 		this.#timeWaitAtMs = nowMs + TCP_TIME_WAIT_MS;
+		if (this.#state === "time-wait") return;
+		this.#state = "time-wait";
+		this.#options.output.timeWait();
 	}
 
 	/** An ACK that lets an honest guest prove itself (RFC 5961 7: rate-limited). */

@@ -26,6 +26,8 @@ export interface TcpFlowContext {
 	touched(flow: TcpFlow): void;
 	/** The handshake with the guest is done. */
 	established(flow: TcpFlow): void;
+	/** Nothing but TIME-WAIT is left of the guest's side; at most once. */
+	timeWait(flow: TcpFlow): void;
 	/** The guest's side is over; once. `detail`: an errno or a rule, where there is one. */
 	ended(flow: TcpFlow, end: TcpFlowEnd, detail: string | undefined): void;
 	/** Nothing of the flow is left, on the host either; once, after `ended`. */
@@ -92,8 +94,9 @@ export class TcpFlow implements TcpConnectionOutput, FarEndEvents, FlowKey, Wait
 		return this.#established;
 	}
 
-	get isEnded(): boolean {
-		return this.#end !== undefined;
+	/** The guest's side has still something to say or to hear. */
+	get isLive(): boolean {
+		return this.#end === undefined && this.connection.state !== "time-wait";
 	}
 
 	/** Where the flow ends on the other side; before anything else. */
@@ -168,6 +171,10 @@ export class TcpFlow implements TcpConnectionOutput, FarEndEvents, FlowKey, Wait
 	established(): void {
 		this.#established = true;
 		this.#context.established(this);
+	}
+
+	timeWait(): void {
+		this.#context.timeWait(this);
 	}
 
 	closed(reason: TcpCloseReason): void {

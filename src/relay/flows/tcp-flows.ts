@@ -24,7 +24,8 @@ export interface Standing {
 	name: string | undefined;
 	/** What an ICMP error about the guest's SYN quotes, until the host has answered. */
 	synPacket?: Ipv4Packet | undefined;
-	readonly onGone?: () => void;
+	/** The guest is no more needed for the flow: called once, in TIME-WAIT or at the end. */
+	onQuiet?: (() => void) | undefined;
 }
 
 /** From a replaced connection's last number to the next one's first. */
@@ -71,9 +72,9 @@ export class TcpFlows implements TcpFlowContext {
 		return this.#flows.get(guestPort, remoteAddress, remotePort);
 	}
 
-	/** Those that the guest knows of. */
-	values(): Iterable<TcpFlow> {
-		return this.#flows.values();
+	/** Those of which the guest's side isn't over. */
+	*live(): Generator<TcpFlow> {
+		for (const flow of this.#flows.values()) if (flow.isLive) yield flow;
 	}
 
 	/** The frames at hand have all been received. */
@@ -136,7 +137,7 @@ export class TcpFlows implements TcpFlowContext {
 	}
 
 	/** A flow towards the guest's port, for a client of the host. False: there is no room for it. */
-	startInbound(socket: Socket, guestPort: number, onGone: () => void): boolean {
+	startInbound(socket: Socket, guestPort: number, onQuiet: () => void): boolean {
 		const isTaken = (port: number) => this.#flows.get(guestPort, GATEWAY_ADDRESS, port) !== undefined;
 		const remotePort = this.hasRoom() ? this.#ports.take(isTaken) : undefined;
 		if (remotePort === undefined) return false;
@@ -151,7 +152,7 @@ export class TcpFlows implements TcpFlowContext {
 			receiveBudgetBytes: bufferBytes,
 			connection: (output) => TcpConnection.connect({ ...options, output, guestPort, remotePort }),
 		});
-		this.#add(flow, { rule: "forward", name: undefined, onGone });
+		this.#add(flow, { rule: "forward", name: undefined, onQuiet });
 		flow.join(new SocketEnd(socket, flow));
 		return true;
 	}
@@ -173,6 +174,10 @@ export class TcpFlows implements TcpFlowContext {
 		if (flow.inbound) flow.farReady();
 	}
 
+	timeWait(flow: TcpFlow): void {
+		this.#quieten(flow);
+	}
+
 	ended(flow: TcpFlow, end: TcpFlowEnd, detail: string | undefined): void {
 		if (!flow.isEstablished) this.#halfOpen -= 1;
 		this.#flows.delete(flow);
@@ -188,14 +193,21 @@ export class TcpFlows implements TcpFlowContext {
 			bytesOut: flow.bytesOut,
 			bytesIn: flow.bytesIn,
 		});
+		this.#quieten(flow);
 		if (end !== "unreachable" || standing?.synPacket === undefined) return;
 		this.wire.sendIcmpError(destinationUnreachable(standing.synPacket, ICMP_HOST_UNREACHABLE));
 	}
 
 	gone(flow: TcpFlow): void {
-		const standing = this.#standing.get(flow);
 		this.#standing.delete(flow);
-		standing?.onGone?.();
+	}
+
+	#quieten(flow: TcpFlow): void {
+		const standing = this.#standing.get(flow);
+		const onQuiet = standing?.onQuiet;
+		if (standing === undefined || onQuiet === undefined) return;
+		standing.onQuiet = undefined;
+		onQuiet();
 	}
 
 	#connectionOptions(initialSequence: number, bufferBytes: number): Omit<TcpConnectionOptions, "output"> {

@@ -3,6 +3,7 @@ import type { Ipv4 } from "../addresses.js";
 import { DNS_IDLE_MS, DNS_TCP_BUFFER_BYTES, MAX_OPEN_FLOWS, MAX_TCP_FLOWS } from "../limits.js";
 import { isOwnAddress, type NetworkContext } from "../network-context.js";
 import { parseIpv4Address } from "../wire/address.js";
+import { quotable } from "../wire/icmp.js";
 import type { Ipv4Packet } from "../wire/ipv4.js";
 import { NO_TCP_OPTIONS, TCP_ACK, TCP_RST, TCP_SYN, type TcpSegment } from "../wire/tcp.js";
 import { type AnswerDns, DnsEnd } from "./dns-end.js";
@@ -13,8 +14,6 @@ import { SocketEnd } from "./socket-end.js";
 import { rstForStray } from "./stray-segment.js";
 import { type Standing, TcpFlows } from "./tcp-flows.js";
 
-/** An ICMP error quotes so much of what is behind the IPv4 header (RFC 792). */
-const QUOTED_PAYLOAD_BYTES = 8;
 const DNS_PORT = 53;
 const NO_BYTES = new Uint8Array(0);
 
@@ -79,7 +78,7 @@ export class TcpNat {
 	}
 
 	openFlows(): OpenFlow[] {
-		return listOpenFlows(this.#flows.values());
+		return listOpenFlows(this.#flows.live());
 	}
 
 	/**
@@ -150,7 +149,7 @@ export class TcpNat {
 			return;
 		}
 		const { socket, verdict, nameCheck } = opening;
-		const standing: Standing = { rule: verdict.rule, name: verdict.name, synPacket: quoted(packet) };
+		const standing: Standing = { rule: verdict.rule, name: verdict.name, synPacket: quotable(packet) };
 		const flow = this.#flows.start(packet.destination, syn, standing, lastSequence, this.#flows.bufferBytes());
 		socket.once("connect", () => {
 			standing.synPacket = undefined;
@@ -179,9 +178,4 @@ export class TcpNat {
 		const answer = rstForStray(segment);
 		if (answer !== undefined) this.#context.wire.sendTcp(answer, remoteAddress);
 	}
-}
-
-/** As much of a packet as an ICMP error needs, kept. */
-function quoted(packet: Ipv4Packet): Ipv4Packet {
-	return { ...packet, header: packet.header.slice(), payload: packet.payload.slice(0, QUOTED_PAYLOAD_BYTES) };
 }

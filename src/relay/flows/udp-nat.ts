@@ -1,8 +1,8 @@
-import type { Ipv4 } from "../addresses.js";
+import { GATEWAY_ADDRESS, type Ipv4 } from "../addresses.js";
 import type { GatedUdp } from "../egress/gated-udp.js";
 import { DNS_IDLE_MS, MAX_UDP_MAPPINGS, MAX_UDP_PEERS, UDP_IDLE_MS, UDP_MAX_QUEUED_BYTES } from "../limits.js";
 import type { NetworkContext } from "../network-context.js";
-import { destinationUnreachable, ICMP_PORT_UNREACHABLE } from "../wire/icmp.js";
+import { destinationUnreachable, ICMP_PORT_UNREACHABLE, quotable } from "../wire/icmp.js";
 import type { Ipv4Packet } from "../wire/ipv4.js";
 import type { UdpDatagram } from "../wire/udp.js";
 import type { Waiting } from "./deadlines.js";
@@ -10,7 +10,10 @@ import { endpointKey } from "./flow-table.js";
 
 const DNS_PORT = 53;
 
-/** UDP of one machine towards the world: a host socket for each port of the guest (endpoint-independent mapping, RFC 4787 4.1). */
+/**
+ * UDP of one machine towards the world: a host socket for each port of the guest (endpoint-independent mapping, RFC 4787 4.1), and
+ * one more for each port of the host's localhost that it speaks to.
+ */
 export class UdpNat {
 	readonly #context: NetworkContext;
 	readonly #mappings = new Map<number, Mapping>();
@@ -25,8 +28,11 @@ export class UdpNat {
 
 	/** A datagram of the guest to anywhere but the relay's own services. */
 	receive(packet: Ipv4Packet, datagram: UdpDatagram): void {
-		const mapping = this.#mappings.get(datagram.sourcePort) ?? this.#createMapping(datagram.sourcePort);
-		if (mapping === undefined || !mapping.fromGuest(packet.destination, datagram.destinationPort, datagram.payload)) {
+		const { sourcePort, destinationPort } = datagram;
+		const localPort = packet.destination === GATEWAY_ADDRESS ? destinationPort : undefined;
+		const key = localPort === undefined ? sourcePort : endpointKey(localPort + 1, sourcePort);
+		const mapping = this.#mappings.get(key) ?? this.#createMapping(key, sourcePort, localPort);
+		if (mapping === undefined || !mapping.fromGuest(packet, destinationPort, datagram.payload)) {
 			this.#context.wire.sendIcmpError(destinationUnreachable(packet, ICMP_PORT_UNREACHABLE), packet.destination);
 		}
 	}
@@ -35,15 +41,15 @@ export class UdpNat {
 		for (const mapping of [...this.#mappings.values()]) mapping.close();
 	}
 
-	#createMapping(guestPort: number): Mapping | undefined {
+	#createMapping(key: number, guestPort: number, localPort: number | undefined): Mapping | undefined {
 		const { counters, warn } = this.#context;
 		if (this.#mappings.size >= MAX_UDP_MAPPINGS) {
 			counters.udpMappingLimit += 1;
 			warn(`the guest sends UDP from ${MAX_UDP_MAPPINGS} ports; more are refused`);
 			return undefined;
 		}
-		const mapping = new Mapping(this.#context, guestPort, () => this.#mappings.delete(guestPort));
-		this.#mappings.set(guestPort, mapping);
+		const mapping = new Mapping(this.#context, { guestPort, localPort }, () => this.#mappings.delete(key));
+		this.#mappings.set(key, mapping);
 		return mapping;
 	}
 }
@@ -72,25 +78,36 @@ class Mapping implements Waiting {
 	readonly #socket: GatedUdp;
 	/** The one that was sent to least lately comes first, to a second. */
 	readonly #peers = new Map<number, Peer>();
+	readonly #isLocal: boolean;
+	/** The last one to the host's localhost, for an error about it. */
+	#lastPacket: Ipv4Packet | undefined;
 	#dueMs: number | undefined;
 	#isClosed = false;
 
-	constructor(context: NetworkContext, guestPort: number, onClose: () => void) {
+	constructor(
+		context: NetworkContext,
+		{ guestPort, localPort }: { readonly guestPort: number; readonly localPort: number | undefined },
+		onClose: () => void,
+	) {
 		this.#context = context;
 		this.#guestPort = guestPort;
+		this.#isLocal = localPort !== undefined;
 		this.#onClose = onClose;
-		this.#socket = context.gate.openUdp({
-			message: (bytes, address, port) => this.#fromHost(bytes, address, port),
-			failed: (reason) => {
+		const events = {
+			message: (bytes: Uint8Array, address: Ipv4, port: number) => this.#fromHost(bytes, address, port),
+			refused: () => this.#refused(),
+			failed: (reason: string) => {
 				context.counters.failedUdp += 1;
 				context.warn(`a UDP socket of the host failed: ${reason}`);
 				this.close();
 			},
-		});
+		};
+		this.#socket = context.gate.openUdp(events, localPort);
 	}
 
 	/** False: the destination is closed to the guest. */
-	fromGuest(address: Ipv4, port: number, payload: Uint8Array): boolean {
+	fromGuest(packet: Ipv4Packet, port: number, payload: Uint8Array): boolean {
+		const { destination: address } = packet;
 		const { clock, counters, fromGuest } = this.#context;
 		const key = endpointKey(address, port);
 		const nowMs = clock.nowMs();
@@ -108,6 +125,7 @@ class Mapping implements Waiting {
 			counters.failedUdp += 1;
 		} else if (this.#count(peer, payload.length)) {
 			peer.bytesOut += payload.length;
+			if (this.#isLocal) this.#lastPacket = quotable(packet);
 			// The datagram outlives the frame in the host's queue: it must not keep a whole batch of frames alive.
 			if (!this.#socket.send(payload.slice(), address, port)) counters.failedUdp += 1;
 		}
@@ -187,6 +205,14 @@ class Mapping implements Waiting {
 			peer.bytesIn += bytes.length;
 			wire.sendUdp(address, port, this.#guestPort, bytes);
 		}
+	}
+
+	/** Nobody listens on the host's localhost: the guest's program learns it as it would on its own. */
+	#refused(): void {
+		const packet = this.#lastPacket;
+		this.#lastPacket = undefined;
+		if (packet === undefined) return;
+		this.#context.wire.sendIcmpError(destinationUnreachable(packet, ICMP_PORT_UNREACHABLE), packet.destination);
 	}
 
 	/** Keeps the order of the peers, by no more than one move per second each. */

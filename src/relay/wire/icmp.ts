@@ -19,6 +19,7 @@ export const ICMP_PORT_UNREACHABLE = 3;
 export const ICMP_ADMINISTRATIVELY_PROHIBITED = 13;
 
 /** What an error quotes of a packet at most: it is no longer than 576 bytes itself (RFC 1812 4.3.2.3). */
+const QUOTED_PAYLOAD_BYTES = 8;
 const QUOTED_BYTES = 576 - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
 
 export interface IcmpMessage {
@@ -63,6 +64,11 @@ export function destinationUnreachable(original: Ipv4Packet, code: number): Uint
 /** "Time to live exceeded in transit" for `original`, as bytes. */
 export function timeExceeded(original: Ipv4Packet): Uint8Array {
 	return errorAbout(original, ICMP_TIME_EXCEEDED, 0);
+}
+
+/** As much of a packet as an error about it quotes at least (RFC 792), kept: `original` may be a view of a frame. */
+export function quotable(original: Ipv4Packet): Ipv4Packet {
+	return { ...original, header: original.header.slice(), payload: original.payload.slice(0, QUOTED_PAYLOAD_BYTES) };
 }
 
 function errorAbout({ header, payload }: Ipv4Packet, type: number, code: number): Uint8Array {

@@ -181,7 +181,7 @@ describe.skipIf(!hasZstd)(`what the program zstd writes${skipped}`, () => {
 					await read(changed).catch((error: unknown) => expect(error).toBeInstanceOf(SandboxError));
 				},
 			),
-			{ numRuns: 500 },
+			{ numRuns: 150 },
 		);
 	});
 });

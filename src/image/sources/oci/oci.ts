@@ -13,43 +13,46 @@ import { applyTarLayer } from "../../tar-layer.js";
 import { newestTime, Tree } from "../../tree.js";
 import { dockerConfigPath } from "./credentials.js";
 import { readConfig, readDocument } from "./manifest.js";
-import { formatReference, isSha256, parseReference } from "./reference.js";
+import { formatReference, isName, isSha256, parseReference } from "./reference.js";
 import { Registry } from "./registry.js";
 
 const digestSchema = z.string().refine(isSha256, 'must be "sha256:" and 64 digits of 0-9 a-f');
 
-const lockSchema = z.strictObject({
-	/** "docker.io", "localhost:5000". */
-	registry: z.string(),
-	/** "library/alpine". */
-	repository: z.string(),
-	/** Digest of the manifest for linux/386, not of the list that it was found in. */
-	manifest: digestSchema,
-	config: z.strictObject({ digest: digestSchema, sizeBytes: z.int().min(0) }),
-	/** Bottom first. */
-	layers: z
-		.array(
-			z.strictObject({
-				digest: digestSchema,
-				/** Compressed. */
-				sizeBytes: z.int().min(0).max(limits.maxImageBytes),
-				mediaType: z.string(),
-				/** Digest of the uncompressed layer. */
-				diffId: digestSchema,
-			}),
-		)
-		.min(1)
-		.max(limits.maxLayers),
-	env: z.record(z.string(), z.string()),
-	/** Newest date of the configuration and its history, seconds since 1970; 0 where they have none. */
-	createdSeconds: z.int().min(0),
-});
+const lockSchema = z
+	.strictObject({
+		/** "docker.io", "localhost:5000". */
+		registry: z.string(),
+		/** "library/alpine". */
+		repository: z.string(),
+		/** Digest of the manifest for linux/386, not of the list that it was found in. */
+		manifest: digestSchema,
+		config: z.strictObject({ digest: digestSchema, sizeBytes: z.int().min(0) }),
+		/** Bottom first. */
+		layers: z
+			.array(
+				z.strictObject({
+					digest: digestSchema,
+					/** Compressed. */
+					sizeBytes: z.int().min(0).max(limits.maxImageBytes),
+					mediaType: z.string(),
+					/** Digest of the uncompressed layer. */
+					diffId: digestSchema,
+				}),
+			)
+			.min(1)
+			.max(limits.maxLayers),
+		env: z.record(z.string(), z.string()),
+		/** Newest date of the configuration and its history, seconds since 1970; 0 where they have none. */
+		createdSeconds: z.int().min(0),
+	})
+	.refine((lock) => isName(lock), "registry and repository are no name of an image");
 
 export type OciLock = z.infer<typeof lockSchema>;
 
 /** How much of a layer is read from the disk at once, and how often progress is told. */
 const READ_BYTES = 256 * 1024;
 const REPORT_BYTES = 1024 * 1024;
+const TAR_BLOCK_BYTES = 512;
 
 type Layer = OciLock["layers"][number];
 
@@ -149,7 +152,7 @@ async function make(lock: OciLock, context: SourceContext, options: OciSourceOpt
 		const what = `layer ${layer.digest} of ${registry}/${repository}`;
 		const hash = createHash("sha256");
 		const compressed = watched(createReadStream(path, { highWaterMark: READ_BYTES }), signal, report.unpacked);
-		const applied = await applyTarLayer(tree, store, hashed(decompress(compressed, what), hash), {
+		const applied = await applyTarLayer(tree, store, closed(hashed(decompress(compressed, what), hash)), {
 			source: what,
 			whiteouts: true,
 			directorySymlinks: "replace",
@@ -236,4 +239,17 @@ async function* hashed(stream: AsyncIterable<Uint8Array>, hash: Hash): AsyncGene
 		hash.update(chunk);
 		yield chunk;
 	}
+}
+
+/**
+ * The tar archive with an end. Go's archive/tar, which most clients read layers with, takes the stream's end for it, so
+ * there are layers without (umoci 0.4's). That nothing else is missing is for the digests to say.
+ */
+async function* closed(tar: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+	let length = 0;
+	for await (const chunk of tar) {
+		length += chunk.length;
+		yield chunk;
+	}
+	yield new Uint8Array(((TAR_BLOCK_BYTES - (length % TAR_BLOCK_BYTES)) % TAR_BLOCK_BYTES) + 2 * TAR_BLOCK_BYTES);
 }

@@ -70,6 +70,17 @@ export function parseReference(text: string): Reference {
 	return { registry, repository, tag: tag ?? (digest === undefined ? "latest" : undefined), digest };
 }
 
+/** Whether these are parts of some reference in full. */
+export function isName({ registry, repository }: Pick<Reference, "registry" | "repository">): boolean {
+	const name = `${registry}/${repository}`;
+	try {
+		const read = parseReference(name);
+		return read.registry === registry && read.repository === repository && read.tag === "latest";
+	} catch {
+		return false;
+	}
+}
+
 /** The reference in full: "docker.io/library/alpine:latest". */
 export function formatReference({ registry, repository, tag, digest }: Reference): string {
 	return `${registry}/${repository}${tag === undefined ? "" : `:${tag}`}${digest === undefined ? "" : `@${digest}`}`;

@@ -8,13 +8,17 @@ import { createGate, ipv4, tryEverything } from "./support.js";
 
 const PEER = ipv4("1.1.1.1");
 
-function udpOf(parts: ReturnType<typeof createGate>) {
+function udpOf(parts: ReturnType<typeof createGate>, localPort?: number) {
 	const heard: [string, Ipv4, number][] = [];
 	const failures: string[] = [];
-	const udp = parts.gate.openUdp({
-		message: (bytes, address, port) => heard.push([Buffer.from(bytes).toString(), address, port]),
-		failed: (reason) => failures.push(reason),
-	});
+	const udp = parts.gate.openUdp(
+		{
+			message: (bytes, address, port) => heard.push([Buffer.from(bytes).toString(), address, port]),
+			refused: () => failures.push("refused"),
+			failed: (reason) => failures.push(reason),
+		},
+		localPort,
+	);
 	return { udp, heard, failures };
 }
 
@@ -61,7 +65,7 @@ describe("the gate", () => {
 			modules
 				.filter((name) => pattern.test(readFileSync(join(folder, name), "utf8")))
 				.map((name) => name.replaceAll("\\", "/"));
-		expect(having(/\b(?:connectLocalhost|bindUdp)\(|sockets\.(?:connectTcp|ping)\(/).sort()).toEqual([
+		expect(having(/\b(?:connectLocalhost|connectLocalUdp|bindUdp)\(|sockets\.(?:connectTcp|ping)\(/).sort()).toEqual([
 			"egress/gate.ts",
 			"egress/host-sockets.ts",
 		]);
@@ -106,24 +110,36 @@ describe("a UDP socket behind the gate", () => {
 		expect(parts.sockets.asked).toEqual(["udp 1.1.1.1:3478"]);
 	});
 
-	it("hears admitted peers only; the host's localhost speaks as 10.0.2.2", () => {
-		const parts = createGate({ hostPorts: [5000] });
+	it("hears admitted peers only", () => {
+		const parts = createGate();
 		const { udp, heard } = udpOf(parts);
 		udp.admit(PEER, 3478);
-		udp.admit(ipv4("10.0.2.2"), 5000);
 		const host = parts.sockets.udp[0];
 		host?.emit("message", Buffer.from("yes"), { address: "1.1.1.1", port: 3478 });
 		host?.emit("message", Buffer.from("other port"), { address: "1.1.1.1", port: 3479 });
 		host?.emit("message", Buffer.from("other host"), { address: "1.1.1.2", port: 3478 });
-		host?.emit("message", Buffer.from("local"), { address: "127.0.0.1", port: 5000 });
-		host?.emit("message", Buffer.from("not opened"), { address: "127.0.0.1", port: 5001 });
-		expect(heard).toEqual([
-			["yes", PEER, 3478],
-			["local", ipv4("10.0.2.2"), 5000],
-		]);
+		host?.emit("message", Buffer.from("local"), { address: "127.0.0.1", port: 3478 });
+		expect(heard).toEqual([["yes", PEER, 3478]]);
 		udp.close();
 		host?.emit("message", Buffer.from("late"), { address: "1.1.1.1", port: 3478 });
-		expect(heard).toHaveLength(2);
+		expect(heard).toHaveLength(1);
+	});
+
+	it("for the host's localhost is connected to one port, speaks as 10.0.2.2, and outlives a refusal", () => {
+		const parts = createGate({ hostPorts: [5000, 5001] });
+		const { udp, heard, failures } = udpOf(parts, 5000);
+		expect(udp.admit(ipv4("10.0.2.2"), 5001).allowed).toBe(false);
+		expect(udp.admit(PEER, 5000).allowed).toBe(false);
+		expect(parts.sockets.udp).toEqual([]);
+		expect(udp.admit(ipv4("10.0.2.2"), 5000).allowed).toBe(true);
+		udp.send(new Uint8Array(1), ipv4("10.0.2.2"), 5000);
+		const host = parts.sockets.udp[0];
+		expect(host?.localPort).toBe(5000);
+		host?.emit("error", Object.assign(new Error("nobody"), { code: "ECONNREFUSED" }));
+		host?.emit("message", Buffer.from("local"), { address: "127.0.0.1", port: 5000 });
+		expect(failures).toEqual(["refused"]);
+		expect(heard).toEqual([["local", ipv4("10.0.2.2"), 5000]]);
+		expect(parts.sockets.asked).toEqual(["udp 127.0.0.1:5000"]);
 	});
 
 	it("does not take the host's localhost for a peer called 10.0.2.2 that was not admitted", () => {

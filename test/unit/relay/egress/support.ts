@@ -1,7 +1,7 @@
 import type { Socket as UdpSocket } from "node:dgram";
 import { EventEmitter } from "node:events";
 import { Socket } from "node:net";
-import type { Ipv4 } from "../../../../src/relay/addresses.js";
+import { GATEWAY_ADDRESS, type Ipv4 } from "../../../../src/relay/addresses.js";
 import { EgressGate } from "../../../../src/relay/egress/gate.js";
 import type { HostSockets } from "../../../../src/relay/egress/host-sockets.js";
 import { NameTable } from "../../../../src/relay/egress/name-table.js";
@@ -37,6 +37,12 @@ export class RecordingSockets implements HostSockets {
 		return socket as unknown as UdpSocket;
 	}
 
+	connectLocalUdp(port: number): UdpSocket {
+		const socket = new RecordingUdp(this.asked, port);
+		this.udp.push(socket);
+		return socket as unknown as UdpSocket;
+	}
+
 	ping(address: string): Promise<{ kind: "reply" }> {
 		this.asked.push(`ping ${address}`);
 		return Promise.resolve({ kind: "reply" });
@@ -47,13 +53,16 @@ export class RecordingUdp extends EventEmitter {
 	isClosed = false;
 	readonly #asked: string[];
 
-	constructor(asked: string[]) {
+	constructor(
+		asked: string[],
+		readonly localPort?: number,
+	) {
 		super();
 		this.#asked = asked;
 	}
 
-	send(_bytes: Uint8Array, port: number, address: string): void {
-		this.#asked.push(`udp ${address}:${port}`);
+	send(_bytes: Uint8Array, port: unknown, address: unknown): void {
+		this.#asked.push(this.localPort === undefined ? `udp ${address}:${port}` : `udp 127.0.0.1:${this.localPort}`);
 	}
 
 	getSendQueueSize(): number {
@@ -100,7 +109,7 @@ export function createGate({ allow = [], deny = [], hostPorts = [], hostAddresse
 export function tryEverything({ gate, sockets }: GateParts, address: Ipv4, port: number): string[] {
 	const before = sockets.asked.length;
 	gate.connectTcp(address, port);
-	const udp = gate.openUdp({ message() {}, failed() {} });
+	const udp = gate.openUdp({ message() {}, refused() {}, failed() {} }, address === GATEWAY_ADDRESS ? port : undefined);
 	udp.admit(address, port);
 	udp.send(new Uint8Array(1), address, port);
 	udp.close();

@@ -83,6 +83,8 @@ export class GuestTcp implements TcpConnectionOutput {
 		this.isEstablished = true;
 	}
 
+	timeWait(): void {}
+
 	closed(reason: TcpCloseReason): void {
 		this.closeReason = reason;
 		this.guest.forget(this);

@@ -70,9 +70,14 @@ export class FakeUdpSocket extends EventEmitter {
 	readonly sent: { readonly bytes: Uint8Array; readonly port: number; readonly address: string }[] = [];
 	isClosed = false;
 
-	send(bytes: Uint8Array, port: number, address: string, done: () => void): void {
-		this.sent.push({ bytes, port, address });
-		done();
+	/** `localPort`: of the host's localhost, which it is connected to. */
+	constructor(readonly localPort?: number) {
+		super();
+	}
+
+	send(bytes: Uint8Array, port: unknown, address?: unknown): void {
+		if (typeof port === "number") this.sent.push({ bytes, port, address: String(address) });
+		else this.sent.push({ bytes, port: this.localPort ?? 0, address: "127.0.0.1" });
 	}
 
 	getSendQueueSize(): number {
@@ -111,6 +116,12 @@ export class FakeHost implements HostSockets {
 
 	bindUdp(): UdpSocket {
 		const socket = new FakeUdpSocket();
+		this.udp.push(socket);
+		return socket as unknown as UdpSocket;
+	}
+
+	connectLocalUdp(port: number): UdpSocket {
+		const socket = new FakeUdpSocket(port);
 		this.udp.push(socket);
 		return socket as unknown as UdpSocket;
 	}

@@ -4,7 +4,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { GATEWAY_ADDRESS } from "../../../../src/relay/addresses.js";
 import { nodeHostSockets } from "../../../../src/relay/egress/host-sockets.js";
-import { UDP_IDLE_MS } from "../../../../src/relay/limits.js";
+import { TCP_TIME_WAIT_MS, UDP_IDLE_MS } from "../../../../src/relay/limits.js";
 import { bytes, createTestNetwork, pattern, type TestNetwork, type TestNetworkOptions } from "./test-network.js";
 
 const open: TestNetwork[] = [];
@@ -123,6 +123,27 @@ describe("a TCP forward", () => {
 		clients[1]?.resetAndDestroy();
 		await until(test, () => test.network.inboundFlows === 0);
 		expect(idle).toBe(1);
+	});
+
+	it("needs the guest no more once both sides have ended, though TIME-WAIT goes on", async () => {
+		let idle = 0;
+		const test = createLoopbackNetwork({ onInboundIdle: () => idle++ });
+		test.guest.listening.add(80);
+		const forward = await test.network.forward(0, 80, "tcp");
+		const client = connect({ host: "127.0.0.1", port: forward.hostPort });
+		await until(test, () => test.guest.accepted[0]?.isEstablished === true);
+		expect(test.network.openFlows().length).toBe(1);
+		client.end();
+		await until(test, () => test.guest.accepted[0]?.hasEnded === true);
+		expect(test.network.inboundFlows).toBe(1);
+		test.guest.accepted[0]?.connection.end();
+		await until(test, () => test.guest.accepted[0]?.closeReason === "finished");
+		expect([test.network.inboundFlows, idle]).toEqual([0, 1]);
+		expect(test.network.openFlows()).toEqual([]);
+		expect(test.network.usage().tcpFlows).toBe(1);
+		test.clock.advance(TCP_TIME_WAIT_MS);
+		expect(test.network.usage().tcpFlows).toBe(0);
+		expect([test.network.inboundFlows, idle]).toEqual([0, 1]);
 	});
 
 	it("leaves nothing behind when the network is closed while the machine wakes", async () => {
@@ -245,6 +266,32 @@ describe("real servers on the host's loopback", () => {
 		expect(tcp.receivedBytes.equals(pattern(1_000_000))).toBe(true);
 		server.close();
 	}, 60_000);
+
+	it("that don't listen for UDP are unreachable, until they do", async () => {
+		const server = createSocket("udp4");
+		server.on("message", (message, from) => server.send(`${message}!`, from.port, from.address));
+		await new Promise<void>((bound) => server.bind(0, "127.0.0.1", bound));
+		const { port } = server.address();
+		const test = createLoopbackNetwork({ hostPorts: [port] });
+		test.guest.sendUdp(GATEWAY_ADDRESS, port, bytes("hello"));
+		await until(test, () => test.guest.udp.length === 1);
+		expect(test.guest.udp[0]).toMatchObject({ source: GATEWAY_ADDRESS, sourcePort: port, payload: bytes("hello!") });
+		await new Promise<void>((closed) => server.close(closed));
+		test.guest.sendUdp(GATEWAY_ADDRESS, port, bytes("nobody"));
+		await until(test, () => test.guest.icmp.length === 1);
+		const [error] = test.guest.icmp;
+		expect(error).toMatchObject({ type: 3, code: 3, source: GATEWAY_ADDRESS });
+		// The quoted datagram's ports, by which the guest's kernel finds the socket.
+		expect(Buffer.from(error?.payload ?? []).readUInt16BE(20)).toBe(40_000);
+		expect(Buffer.from(error?.payload ?? []).readUInt16BE(22)).toBe(port);
+		const again = createSocket("udp4");
+		again.on("message", (message, from) => again.send(`${message}?`, from.port, from.address));
+		await new Promise<void>((bound) => again.bind(port, "127.0.0.1", bound));
+		test.guest.sendUdp(GATEWAY_ADDRESS, port, bytes("back"));
+		await until(test, () => test.guest.udp.length === 2);
+		expect(test.guest.udp[1]?.payload).toEqual(bytes("back?"));
+		again.close();
+	});
 
 	it("that don't listen refuse, as they do on the host", async () => {
 		const server = createServer();

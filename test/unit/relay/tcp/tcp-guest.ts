@@ -89,6 +89,7 @@ export class TcpGuest {
 				end: () => this.#event("end", () => this.hooks.end?.()),
 				writable: () => this.#event("writable", () => this.hooks.writable?.()),
 				established: () => this.#event("established", () => this.hooks.established?.()),
+				timeWait: () => {},
 				closed: (reason) => this.#event(`closed: ${reason}`, () => this.hooks.closed?.(reason)),
 			},
 			...overrides,
