@@ -25,9 +25,12 @@ const BLOCKS_AT_ONCE = 8;
 export class ZstdError extends Error {}
 
 /** The decompressed bytes of a stream of frames; at most `BLOCKS_AT_ONCE` are ahead of the reader. Throws ZstdError. */
-export async function* decompressZstd(input: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+export async function* decompressZstd(
+	input: AsyncIterable<Uint8Array>,
+	maxStepMs: number = limits.maxZstdStepMs,
+): AsyncGenerator<Uint8Array> {
 	const reader = new ByteReader(input[Symbol.asyncIterator]());
-	const clock = new DecodingClock();
+	const clock = new DecodingClock(maxStepMs);
 	while (!(await reader.isAtEnd())) {
 		const magic = await reader.take(4);
 		if ((magic.readUInt32LE() & 0xfffffff0) >>> 0 === SKIPPABLE_MAGIC) {
@@ -135,8 +138,13 @@ const callWork = new Script("work()");
 
 /** Ends decoding that takes longer than honest data does: a few bytes can ask fzstd for hours of work. */
 class DecodingClock {
+	readonly #maxStepMs: number;
 	#spentMs = 0;
 	#decodedBytes = 0;
+
+	constructor(maxStepMs: number) {
+		this.#maxStepMs = maxStepMs;
+	}
 
 	decoded(bytes: number): void {
 		this.#decodedBytes += bytes;
@@ -154,7 +162,7 @@ class DecodingClock {
 			}
 		};
 		try {
-			callWork.runInContext(watched, { timeout: limits.maxZstdStepMs });
+			callWork.runInContext(watched, { timeout: this.#maxStepMs });
 		} catch {
 			// All that `work` throws is caught in there.
 			throw tooSlow();

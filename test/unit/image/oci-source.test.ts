@@ -13,7 +13,7 @@ import { ContentStore } from "../../../src/image/content-store.js";
 import { Downloader } from "../../../src/image/download.js";
 import { type BuildProgress, ProgressTracker } from "../../../src/image/progress.js";
 import type { SourceContext } from "../../../src/image/source.js";
-import { createOciSource, type OciLock } from "../../../src/image/sources/oci/oci.js";
+import { createOciSource, type OciLock, ociSource } from "../../../src/image/sources/oci/oci.js";
 import { silentLog } from "../../../src/log.js";
 
 const INDEX = "application/vnd.oci.image.index.v1+json";
@@ -133,6 +133,10 @@ const resolve = (tag = "1") => source().resolve(`${host}/a/b:${tag}`, context())
 const make = async (lock?: OciLock) => source().make(lock ?? (await resolve()), context());
 
 describe("an image", () => {
+	it("comes from what a recipe calls oci", () => {
+		expect(ociSource.scheme).toBe("oci");
+	});
+
 	it("becomes a lock that is JSON, and the lock a tree", async () => {
 		const manifest = await putImage({
 			config: {

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { SandboxError } from "../../../src/errors.js";
 import { decompress } from "../../../src/image/decompress.js";
+import { decompressZstd } from "../../../src/image/zstd.js";
 
 const hasZstd = spawnSync("zstd", ["--version"]).status === 0;
 const skipped = hasZstd ? "" : " (skipped: needs the program zstd)";
@@ -103,9 +104,8 @@ describe("zstd", () => {
 		// Huffman weights by a table of a single symbol, which takes no bits: their stream does not end (RFC 8878, 4.2.1.2).
 		const block = [0x42, 0xc0, 0x01, 5, 0xf0, 0x03, 0, 0, 0x80, 1, 0];
 		const header = [0x28, 0xb5, 0x2f, 0xfd, 0, 10 << 3, (block.length << 3) | 0b101, 0, 0];
-		await expect(read(Buffer.from([...header, ...block]))).rejects.toThrow(
-			"a.tar.zst is damaged: it takes much longer to decode than honest data does",
-		);
+		const decoding = decompressZstd(inPieces(Buffer.from([...header, ...block]), 100), 200);
+		await expect(decoding.next()).rejects.toThrow("it takes much longer to decode than honest data does");
 	});
 
 	it("of random bytes is refused and never hangs", async () => {
