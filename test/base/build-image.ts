@@ -19,6 +19,6 @@ export default function setup(project: TestProject): void {
 	const image = (...args: string[]) =>
 		execFileSync(process.execPath, [CLI_PATH, "image", ...args, "--home", home], { stdio: "inherit" });
 	const listed = execFileSync(process.execPath, [CLI_PATH, "image", "list", "--home", home], { encoding: "utf8" });
-	if (!/^base\b/m.test(listed)) image("build", "base");
+	if (!/^base +built/m.test(listed)) image("build", "base");
 	project.provide("home", home);
 }
