@@ -81,11 +81,15 @@ function imageSource(config: Config, log: Log): ImageSource {
 	const { home, image, memoryMiB, mirror } = config;
 	return {
 		name: image,
-		load: () => loadImage(home, image),
+		load: () =>
+			loadImage(home, image).catch(async (error: unknown) => {
+				const { explainMissing } = await import("./image/obtain.js");
+				throw await explainMissing(image, error);
+			}),
 		async build({ signal, onProgress }) {
 			// Only a build needs the code for archives and signatures.
-			const { buildImage } = await import("./image/build.js");
-			return buildImage(home, image, {
+			const { obtainImage } = await import("./image/obtain.js");
+			return obtainImage(home, image, {
 				...(mirror === undefined ? {} : { mirror }),
 				...(memoryMiB === undefined ? {} : { memoryMiB }),
 				openNetwork: () => openBuildNetwork(config, log),

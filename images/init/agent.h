@@ -62,6 +62,9 @@ void run_end(struct call *);
 void run_cancel(struct call *);
 void run_forget(void);                      // RESET: stop the command and drop its output
 
+// environment.c
+char **environment_make(const char *shell);   // for execve, in the child: its memory is not given back
+
 // leftover.c: pipes that background processes still hold
 void leftover_add(int fd);
 void leftover_pollfds(struct pollfd *, int *count);

@@ -116,38 +116,6 @@ static const char *find_shell(void)
 bool shell_is_bash(void) { return shell.is_bash; }
 const char *shell_path(void) { return shell.path; }
 
-static char **make_environment(void)
-{
-	static char shell_variable[64];
-	static char file[8192];
-	static char *environment[64] = {
-		"HOME=/root", "USER=root", "LOGNAME=root", "LANG=C.UTF-8", "TERM=dumb", "PAGER=cat", "GIT_PAGER=cat",
-		"DEBIAN_FRONTEND=noninteractive", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", shell_variable,
-	};
-	enum { FIXED = 10, MAX = 63 };
-	snprintf(shell_variable, sizeof shell_variable, "SHELL=%s", shell.path);
-	int count = FIXED;
-	read_text("/etc/environment", file, sizeof file);
-	for (char *line = strtok(file, "\n"); line && count < MAX; line = strtok(NULL, "\n")) {
-		char *equals = strchr(line, '=');
-		if (!equals || equals == line || *line == '#' || *line == ' ')
-			continue;
-		size_t value = strlen(equals + 1);
-		if (value >= 2 && (equals[1] == '"' || equals[1] == '\'') && equals[value] == equals[1]) {
-			equals[value] = 0;
-			memmove(equals + 1, equals + 2, value - 1);
-		}
-		int at = 0;
-		while (at < count && strncmp(environment[at], line, equals + 1 - line))
-			at++;
-		environment[at] = line;
-		if (at == count)
-			count++;
-	}
-	environment[count] = NULL;
-	return environment;
-}
-
 static void become_shell(int control)
 {
 	setsid();
@@ -161,7 +129,7 @@ static void become_shell(int control)
 	if (chdir(shell.folder) < 0 && chdir("/root") < 0 && chdir("/") < 0) {}
 	umask(022);
 	char *arguments[] = { shell.is_bash ? "bash" : "sh", NULL };
-	execve(shell.path, arguments, make_environment());
+	execve(shell.path, arguments, environment_make(shell.path));
 	_exit(127);
 }
 

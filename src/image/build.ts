@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
@@ -12,8 +12,10 @@ import type { MachineImage } from "../vm/machine-image.js";
 import { ContentStore } from "./content-store.js";
 import { diskError, writeFileAtomically } from "./disk.js";
 import { Downloader } from "./download.js";
+import { requireFreeSpace } from "./free-space.js";
 import { serializeFsJson } from "./fs-json.js";
 import { type GuestWork, workInGuest } from "./guest-work.js";
+import { removeLeftovers } from "./leftovers.js";
 import { lockFilePath, readLockFile, writeLockFile } from "./lock-file.js";
 import { makeTree } from "./make-tree.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
@@ -114,13 +116,6 @@ async function forwardProgress(home: string, { onProgress }: BuildOptions): Prom
 	onProgress?.({ ...progress, phase: "waiting", stage: `another process builds ${progress.name}: ${progress.stage}` });
 }
 
-/** The lock is held, so whatever else lies here is of a build that was broken off. */
-async function removeLeftovers(builds: string): Promise<void> {
-	for (const entry of await readdir(builds)) {
-		if (!entry.startsWith("lock")) await rm(join(builds, entry), { recursive: true, force: true });
-	}
-}
-
 async function build(home: string, recipeFile: RecipeFile, options: BuildOptions): Promise<MachineImage> {
 	const { log, signal } = options;
 	const { recipe } = recipeFile;
@@ -128,7 +123,7 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 	const folders = imageFolders(home);
 	const started = performance.now();
 	const staging = join(folders.builds, name);
-	await requireSpace(home);
+	await requireFreeSpace(home, NEEDED_BYTES, "a build");
 	await mkdir(join(staging, "image"), { recursive: true });
 	const report = progressReporter(join(folders.builds, "progress.json"), options);
 	const progress = new ProgressTracker(report.update, expectedSeconds(recipe));
@@ -297,18 +292,6 @@ function measure(tree: Tree): { entries: number; fileBytes: number } {
 		if (node.kind === "file") files.set(node.sha256, node.sizeBytes);
 	}
 	return { entries, fileBytes: [...files.values()].reduce((sum, bytes) => sum + bytes, 0) };
-}
-
-async function requireSpace(home: string): Promise<void> {
-	await mkdir(home, { recursive: true });
-	const { bavail, bsize } = await statfs(home);
-	if (bavail * bsize >= NEEDED_BYTES) return;
-	const mib = (bytes: number) => Math.floor(bytes / 1024 / 1024);
-	throw new SandboxError(
-		"no-space",
-		`${home} has ${mib(bavail * bsize)} MiB free, a build needs ${mib(NEEDED_BYTES)}`,
-		"make room or set SANDBOX86_HOME to a folder on another disk",
-	);
 }
 
 /** Hands progress to the caller and, at most twice a second, to a file for other processes. */

@@ -3,10 +3,14 @@
 import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { formatTable } from "../text-table.js";
 import type { BuildNetwork } from "./build.js";
+import { diffCommand } from "./commands/diff.js";
+import { exportCommand } from "./commands/export.js";
+import { importCommand } from "./commands/import.js";
+import { inspectCommand } from "./commands/inspect.js";
+import { listCommand } from "./commands/list.js";
 import { formatBytes } from "./progress.js";
-import { listImages, removeImage, verifyImage } from "./store.js";
+import { removeImage, verifyImage } from "./store.js";
 
 export interface TextOutput {
 	readonly isTTY?: boolean;
@@ -27,12 +31,21 @@ export interface ImageCommandContext {
 
 export const IMAGE_USAGE = `usage: sandbox86 image build NAME|RECIPE.json        build an image, or build it anew
            [--mirror URL] [--update] [--no-cache]
-       sandbox86 image list                         show all images
+       sandbox86 image list                         show all images, their sizes and what is theirs alone
+       sandbox86 image inspect NAME [--json]        tell all that is known about an image
+       sandbox86 image diff A B                     compare the trees of two images
        sandbox86 image verify NAME                  check every file of an image
        sandbox86 image rm NAME                      remove an image
+       sandbox86 image export NAME FILE             write an image into one file, for another computer
+       sandbox86 image export NAME --npm FOLDER     write it as an npm package [--version V] [--scope @ME] [--license L]
+       sandbox86 image import FILE [--name NAME]    take over the image of such a file
+export and import replace what is there only with --force.
 `;
 
-/** Runs one command; returns the process's exit code: 0 done, 1 `verify` found damage. Usage and other errors are thrown. */
+/**
+ * Runs one command; returns the exit code of the process: 0 done, 1 where `verify` found damage or `diff` a difference. Usage and
+ * other errors are thrown.
+ */
 export async function runImageCommand(args: readonly string[], context: ImageCommandContext): Promise<number> {
 	if (args.length === 0 || args[0] === "help" || args.includes("--help") || args.includes("-h")) {
 		context.stdout.write(IMAGE_USAGE);
@@ -41,34 +54,24 @@ export async function runImageCommand(args: readonly string[], context: ImageCom
 	const [verb, ...rest] = args;
 	switch (verb) {
 		case "build":
-			return await (await import("./build-command.js")).buildCommand(rest, context);
+			return await (await import("./commands/build.js")).buildCommand(rest, context);
 		case "list":
-			parse(rest, 0, "image list");
-			return await listCommand(context);
+			return await listCommand(rest, context);
+		case "inspect":
+			return await inspectCommand(rest, context);
+		case "diff":
+			return await diffCommand(rest, context);
 		case "verify":
 			return await verifyCommand(nameOf(rest, "image verify NAME"), context);
 		case "rm":
 			return await removeCommand(nameOf(rest, "image rm NAME"), context);
+		case "export":
+			return await exportCommand(rest, context);
+		case "import":
+			return await importCommand(rest, context);
 		default:
 			throw usage(`there is no command image ${verb}`);
 	}
-}
-
-async function listCommand({ home, stdout }: ImageCommandContext): Promise<number> {
-	const rows = [["NAME", "STATE", "SIZE", "BOOT SNAPSHOTS", "CREATED", "FROM"]];
-	for (const image of await listImages(home)) {
-		const { manifest } = image;
-		rows.push([
-			image.name,
-			image.state,
-			manifest === undefined ? "-" : formatBytes(manifest.fileBytes),
-			image.bootSnapshotBytes === 0 ? "-" : formatBytes(image.bootSnapshotBytes),
-			manifest?.created.slice(0, 16).replace("T", " ") ?? "-",
-			image.problem ?? manifest?.recipe.from ?? "-",
-		]);
-	}
-	stdout.write(formatTable(rows));
-	return 0;
 }
 
 async function verifyCommand(name: string, { home, stdout }: ImageCommandContext): Promise<number> {

@@ -110,14 +110,11 @@ export class ContentStore {
 		return (await this.#names()).filter((name) => HEX64.test(name));
 	}
 
-	/** Moves all contents into another store of the same disk. What is there already is kept. */
+	/** Moves all contents into another store of the same disk, in place of what is damaged there. */
 	async moveInto(target: ContentStore): Promise<void> {
 		await onDisk(target.folder, async () => {
 			await mkdir(target.folder, { recursive: true });
-			for (const name of await this.list()) {
-				if (await isWhole(this.path(name), target.path(name))) await rm(this.path(name));
-				else await rename(this.path(name), target.path(name));
-			}
+			for (const name of await this.list()) await replaceContent(this.path(name), target.path(name));
 		});
 		this.#known.clear();
 	}
@@ -149,8 +146,18 @@ export class ContentStore {
 	}
 }
 
-/** Whether `other` exists and is as long as `path`. */
-async function isWhole(path: string, other: string): Promise<boolean> {
+/** Puts a content in the place of one that has the same name; Windows keeps one that a machine reads, if it is whole. */
+async function replaceContent(from: string, to: string): Promise<void> {
+	try {
+		await rename(from, to);
+	} catch (error) {
+		const isHeld = ["EACCES", "EPERM", "EBUSY"].includes(errnoOf(error) ?? "");
+		if (!isHeld || !(await isAsLong(from, to))) throw error;
+		await rm(from);
+	}
+}
+
+async function isAsLong(path: string, other: string): Promise<boolean> {
 	try {
 		return (await stat(path)).size === (await stat(other)).size;
 	} catch (error) {

@@ -4,6 +4,7 @@ import zlib from "node:zlib";
 import xzDecompress from "xz-decompress";
 import { SandboxError } from "../errors.js";
 import { limits } from "./limits.js";
+import { decompressZstd, ZstdError } from "./zstd.js";
 
 const MAGIC = {
 	gzip: [0x1f, 0x8b],
@@ -23,9 +24,14 @@ export function detectCompression(head: Uint8Array): Compression {
 
 /**
  * The decompressed bytes of a gzip, xz, zstd or plain stream, the kind told by its first bytes. Throws
- * SandboxError("corrupt") that names `source` where the stream is damaged, cut off or swells beyond the limits.
+ * SandboxError("corrupt") that names `source` where the stream is damaged, cut off or swells to more than `maxRatio` times
+ * its size; a caller that knows how long the stream may become needs no such ratio.
  */
-export async function* decompress(input: AsyncIterable<Uint8Array>, source: string): AsyncGenerator<Uint8Array> {
+export async function* decompress(
+	input: AsyncIterable<Uint8Array>,
+	source: string,
+	maxRatio: number = limits.maxDecompressionRatio,
+): AsyncGenerator<Uint8Array> {
 	const iterator = input[Symbol.asyncIterator]();
 	try {
 		const first: Uint8Array[] = [];
@@ -39,7 +45,7 @@ export async function* decompress(input: AsyncIterable<Uint8Array>, source: stri
 		const head = Buffer.concat(first);
 		const counted = { bytes: 0 };
 		const compressed = count(head, iterator, counted);
-		yield* bounded(decoder(detectCompression(head), compressed, source), counted, source);
+		yield* bounded(decoder(detectCompression(head), compressed, source), counted, source, maxRatio);
 	} finally {
 		await iterator.return?.();
 	}
@@ -68,18 +74,16 @@ function decoder(kind: Compression, input: AsyncIterable<Uint8Array>, source: st
 			return throughZlib(input, zlib.createGunzip(), source);
 		case "xz":
 			return throughXz(input, source);
-		case "zstd": {
-			// Node has it from 22.15 on.
-			const create = (zlib as { createZstdDecompress?: () => zlib.Gunzip }).createZstdDecompress;
-			if (create === undefined) {
-				throw new SandboxError(
-					"build-failed",
-					`${source} is compressed with zstd, which Node ${process.versions.node} cannot read`,
-					"use Node 22.15 or newer for this image",
-				);
-			}
-			return throughZlib(input, create(), source);
-		}
+		case "zstd":
+			return throughZstd(input, source);
+	}
+}
+
+async function* throughZstd(input: AsyncIterable<Uint8Array>, source: string): AsyncGenerator<Uint8Array> {
+	try {
+		yield* decompressZstd(input);
+	} catch (error) {
+		throw error instanceof ZstdError ? damaged(source, error) : error;
 	}
 }
 
@@ -147,14 +151,15 @@ async function* bounded(
 	output: AsyncIterable<Uint8Array>,
 	counted: { bytes: number },
 	source: string,
+	maxRatio: number,
 ): AsyncGenerator<Uint8Array> {
 	let bytes = 0;
 	for await (const chunk of output) {
 		bytes += chunk.length;
-		if (bytes > limits.ratioFreeBytes && bytes > counted.bytes * limits.maxDecompressionRatio) {
+		if (bytes > limits.ratioFreeBytes && bytes > counted.bytes * maxRatio) {
 			throw new SandboxError(
 				"corrupt",
-				`${source} swells to more than ${limits.maxDecompressionRatio} times its size: refused as a decompression bomb`,
+				`${source} swells to more than ${maxRatio} times its size: refused as a decompression bomb`,
 			);
 		}
 		yield chunk;

@@ -27,12 +27,46 @@ export interface VerifiedFile {
 	readonly sizeBytes: number;
 }
 
+/** Sends one GET request, as `fetch` does; adds what the server wants beside the headers, and follows redirects. */
+export type Send = (
+	url: string,
+	init: { readonly headers: Readonly<Record<string, string>>; readonly signal: AbortSignal },
+) => Promise<Response>;
+
+/** What is particular to a kind of server. */
+export interface ServerKind {
+	/** Default: the global `fetch`. */
+	readonly send?: Send;
+	/** What says which size and hash a file has, for errors: "the signed index". */
+	readonly promisedBy: string;
+	/** What to do about a server whose files are others. */
+	readonly hint: string;
+}
+
+const DEBIAN_MIRROR: ServerKind = {
+	promisedBy: "the signed index",
+	hint: "the mirror is out of step or tampered with; choose another one with --mirror, or try again later",
+};
+
+export interface FetchOptions {
+	/** Default: a Debian mirror. */
+	readonly server?: ServerKind;
+	/** Bytes of this file that arrived just now. */
+	readonly onBytes?: (bytes: number) => void;
+}
+
 /** Fetches files over HTTP from the first mirror that delivers, resumes what was broken off, and trusts only hashes. */
 export class Downloader {
 	readonly #options: DownloaderOptions;
 
 	constructor(options: DownloaderOptions) {
 		this.#options = options;
+	}
+
+	/** The same, ended also by another signal. */
+	withSignal(signal: AbortSignal): Downloader {
+		const own = this.#options.signal;
+		return new Downloader({ ...this.#options, signal: own === undefined ? signal : AbortSignal.any([own, signal]) });
 	}
 
 	/** Path of the cached file; undefined if it is not (wholly) there. */
@@ -47,20 +81,25 @@ export class Downloader {
 	}
 
 	/** The file's path in the cache, after fetching what of it is missing. Its SHA-256 is checked as it arrives. */
-	async fetch(mirrors: readonly string[], file: VerifiedFile): Promise<string> {
+	async fetch(mirrors: readonly string[], file: VerifiedFile, options: FetchOptions = {}): Promise<string> {
 		const known = await this.cached(file);
 		if (known !== undefined) return known;
 		await onDisk(this.#options.folder, () => mkdir(this.#options.folder, { recursive: true }));
-		return await this.#overMirrors(mirrors, file.paths, (url) => this.#fetchInto(url, file));
+		return await this.#overMirrors(mirrors, file.paths, (url) => this.#fetchInto(url, file, options));
 	}
 
 	/** A small file's bytes, not cached; undefined where every mirror answers that it does not exist. */
-	async fetchSmall(mirrors: readonly string[], path: string, maxBytes: number): Promise<Buffer | undefined> {
+	async fetchSmall(
+		mirrors: readonly string[],
+		path: string,
+		maxBytes: number,
+		options: FetchOptions = {},
+	): Promise<Buffer | undefined> {
 		try {
 			return await this.#overMirrors(mirrors, [path], async (url) => {
 				const chunks: Buffer[] = [];
 				let length = 0;
-				await this.#get(url, 0, undefined, async (_resumed, body) => {
+				await this.#get(url, 0, undefined, options, async (_resumed, body) => {
 					for await (const chunk of body) {
 						length += chunk.length;
 						if (length > maxBytes) throw new SandboxError("corrupt", `${url} has more than ${maxBytes} bytes`);
@@ -116,14 +155,15 @@ export class Downloader {
 		throw worst;
 	}
 
-	async #fetchInto(url: string, file: VerifiedFile): Promise<string> {
+	async #fetchInto(url: string, file: VerifiedFile, options: FetchOptions): Promise<string> {
+		const { promisedBy, hint } = options.server ?? DEBIAN_MIRROR;
 		const path = this.#path(file.sha256);
 		const partial = `${path}.part`;
 		const before = await sizeOf(partial);
 		const offset = before < file.sizeBytes ? before : 0;
 		let hash: Hash = createHash("sha256");
 		let length = 0;
-		await this.#get(url, offset, file.sizeBytes, async (resumed, body) => {
+		await this.#get(url, offset, file.sizeBytes, options, async (resumed, body) => {
 			const handle = await onDisk(partial, () => open(partial, resumed ? "a" : "w"));
 			try {
 				if (resumed) {
@@ -147,12 +187,12 @@ export class Downloader {
 		if (length !== file.sizeBytes || digest !== file.sha256) {
 			await rm(partial, { force: true });
 			// What an earlier run left may be at fault, not this server.
-			if (offset > 0) return await this.#fetchInto(url, file);
+			if (offset > 0) return await this.#fetchInto(url, file, options);
 			const found = length === file.sizeBytes ? `its SHA-256 is ${digest}` : `it has more than ${file.sizeBytes} bytes`;
 			throw new SandboxError(
 				"corrupt",
-				`${url} is not what the signed index says: ${found}, expected ${file.sha256}`,
-				"the mirror is out of step or tampered with; choose another one with --mirror",
+				`${url} is not what ${promisedBy} says: ${found}, expected ${file.sha256}`,
+				hint,
 			);
 		}
 		await onDisk(path, () => rename(partial, path));
@@ -165,6 +205,7 @@ export class Downloader {
 		offset: number,
 		/** Size of the whole file, where it is known. */
 		expected: number | undefined,
+		{ server = DEBIAN_MIRROR, onBytes: onFileBytes }: FetchOptions,
 		consume: (resumed: boolean, body: AsyncIterable<Uint8Array>) => Promise<void>,
 	): Promise<void> {
 		const stallMs = this.#options.stallMs ?? limits.downloadStallMs;
@@ -181,7 +222,8 @@ export class Downloader {
 		try {
 			const headers: Record<string, string> = { "accept-encoding": "identity", "user-agent": "sandbox86" };
 			if (offset > 0) headers.range = `bytes=${offset}-`;
-			const response = await fetch(url, { headers, signal: controller.signal });
+			const send: Send = server.send ?? fetch;
+			const response = await send(url, { headers, signal: controller.signal });
 			const resumed = offset > 0 && response.status === 206;
 			if (response.status === 404 || response.status === 410) {
 				throw new SandboxError("not-found", `${url} does not exist (HTTP ${response.status})`);
@@ -197,8 +239,8 @@ export class Downloader {
 				throw lasting(
 					new SandboxError(
 						"network",
-						`${url} has ${Number(length) + (resumed ? offset : 0)} bytes instead of the ${expected} of the signed index`,
-						"the mirror is out of step; choose another one with --mirror, or try again later",
+						`${url} has ${Number(length) + (resumed ? offset : 0)} bytes instead of the ${expected} of ${server.promisedBy}`,
+						server.hint,
 					),
 				);
 			}
@@ -209,6 +251,7 @@ export class Downloader {
 				for await (const chunk of body) {
 					clearTimeout(timer);
 					onBytes?.(chunk.length);
+					onFileBytes?.(chunk.length);
 					yield chunk as Uint8Array;
 					clearTimeout(timer);
 					timer = setTimeout(onStall, stallMs);
@@ -254,15 +297,47 @@ export async function forEachParallel<T>(
 	for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
+/**
+ * What `work` makes of each item, in the order of the items; up to `parallel` are under way or wait for those before
+ * them. Nothing is under way any more when it ends, also in failure.
+ */
+export async function* mapParallel<T, R>(
+	items: readonly T[],
+	parallel: number,
+	work: (item: T) => Promise<R>,
+): AsyncGenerator<R> {
+	const started: Promise<R>[] = [];
+	const rest = items.values();
+	const startNext = () => {
+		const next = rest.next();
+		if (next.done === true) return;
+		const result = work(next.value);
+		// A failure is thrown where its turn comes.
+		result.catch(() => undefined);
+		started.push(result);
+	};
+	try {
+		for (let count = 0; count < parallel; count++) startNext();
+		for (let first = started[0]; first !== undefined; first = started[0]) {
+			const result = await first;
+			started.shift();
+			startNext();
+			yield result;
+		}
+	} finally {
+		await Promise.allSettled(started);
+	}
+}
+
 /** What is most worth telling when several mirrors fail: a lie, then a broken connection, then an absent file. */
 function rank(error: SandboxError): number {
 	return error.code === "corrupt" ? 2 : error.code === "network" ? 1 : 0;
 }
 
-/** Failures that the same server would repeat. */
 const lastingFailures = new WeakSet<SandboxError>();
 
-function lasting(error: SandboxError): SandboxError {
+/** Marks a failure that the same server would repeat: it is not asked again. */
+export function lasting(error: SandboxError): SandboxError {
 	lastingFailures.add(error);
 	return error;
 }

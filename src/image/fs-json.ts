@@ -2,6 +2,7 @@
 // { version: 3, size, fsroot: [entry…] }, entry = [name, size, mtime, mode, uid, gid, sha256 | target | children]
 
 import { SandboxError } from "../errors.js";
+import { escapeControls } from "../log.js";
 import { limits } from "./limits.js";
 import { type Attributes, type DirectoryNode, directory, sortedChildren, Tree, type TreeNode } from "./tree.js";
 
@@ -12,6 +13,9 @@ const S_IFREG = 0o100000;
 const S_IFLNK = 0o120000;
 /** v86's size of a folder and of a link. */
 const DIRECTORY_SIZE = 4096;
+
+/** Components of the longest path: each has a byte and a slash. */
+const MAX_DEPTH = Math.ceil(limits.maxPathBytes / 2);
 
 type JsonEntry = [string, number, number, number, number, number, (string | JsonEntry[])?];
 
@@ -39,7 +43,10 @@ export function serializeFsJson(tree: Tree): string {
 
 /** Reads what serializeFsJson or v86's own tool wrote. Throws SandboxError("corrupt") on anything else. */
 export function parseFsJson(text: string, source: string): Tree {
-	const corrupt = (what: string) => new SandboxError("corrupt", `${source}: ${what}`, "build the image again");
+	const corrupt = (what: string) => {
+		const shown = escapeControls(what.length > 300 ? `…${what.slice(-300)}` : what);
+		return new SandboxError("corrupt", `${source}: ${shown}`, "build the image again");
+	};
 	let parsed: unknown;
 	try {
 		parsed = JSON.parse(text);
@@ -52,7 +59,8 @@ export function parseFsJson(text: string, source: string): Tree {
 	if (parsed.version !== VERSION) throw corrupt(`version ${String(parsed.version)} instead of ${VERSION}`);
 	let entries = 0;
 	const fill = (folder: DirectoryNode, list: unknown, path: string, depth: number) => {
-		if (!Array.isArray(list) || depth > limits.maxPathBytes) throw corrupt(`${path}: not a list of entries`);
+		if (!Array.isArray(list)) throw corrupt(`${path}: not a list of entries`);
+		if (depth > MAX_DEPTH) throw corrupt(`${path}: too deep`);
 		for (const item of list as unknown[]) {
 			if (++entries > limits.maxTreeEntries) throw corrupt(`more than ${limits.maxTreeEntries} entries`);
 			if (!Array.isArray(item)) throw corrupt(`${path}: not an entry`);

@@ -46,4 +46,46 @@ export const limits = {
 	parallelDownloads: 8,
 	/** HTTP redirects followed for one download. */
 	maxRedirects: 5,
+	/** Window that a zstd frame may ask for, bytes (`zstd --ultra --long=27`). */
+	maxZstdWindowBytes: 128 * MIB,
+	/** Time to decode 1 MiB of zstd at most, ms (20 with the usual windows, 500 with one of 128 MiB). */
+	maxZstdStepMs: 10_000,
+	/** Least speed of decoding a whole stream of zstd, bytes per ms, once it has taken `zstdFreeMs`. */
+	minZstdBytesPerMs: 200,
+	zstdFreeMs: 30_000,
+	/** Reference of a container image, characters; of them the name with its registry (distribution: 255). */
+	maxReferenceChars: 512,
+	maxRepositoryChars: 255,
+	/** An image index or manifest, bytes (registries need not take more than 4 MiB). */
+	maxManifestBytes: 4 * MIB,
+	/** Configuration of a container image, bytes. */
+	maxImageConfigBytes: 4 * MIB,
+	/** Manifests of one image index; indices inside one another. */
+	maxIndexManifests: 1000,
+	maxIndexDepth: 3,
+	/** Layers of a container image (overlayfs takes 128 of Docker's). */
+	maxLayers: 256,
+	/** All compressed layers of a container image, bytes. */
+	maxImageBytes: 8 * GIB,
+	/** Environment of a container image: variables, and bytes of their names and values. */
+	maxEnvVariables: 256,
+	maxEnvBytes: 128 * KIB,
+	/** Answer of a registry's token server, bytes. */
+	maxTokenAnswerBytes: 64 * KIB,
+	/** Docker's config.json, bytes. */
+	maxDockerConfigBytes: 1 * MIB,
+	/** The first entry of an exported image, bytes. */
+	maxExportHeaderBytes: 64 * KIB,
+	/** A manifest.json and an fs.json of an exported image, bytes (base's have 20 KB and 1.5 MB). */
+	maxImageManifestBytes: 16 * MIB,
+	maxTreeJsonBytes: 256 * MIB,
+	/** Bytes of all different files of an exported image. */
+	maxExportedBytes: 64 * GIB,
+	/** Boot snapshots of one image: there is one for each memory size that was used. */
+	maxBootSnapshots: 16,
+	/** Zeros at the end of an exported image, bytes (GNU tar writes up to 10,240). */
+	maxTarTailBytes: 64 * KIB,
+	/** Scopes of one node_modules folder that are searched for an image's package, and bytes of its package.json. */
+	maxPackageScopes: 1000,
+	maxPackageJsonBytes: 1 * MIB,
 } as const;

@@ -1,17 +1,24 @@
 import { readFile } from "node:fs/promises";
 import { errnoOf } from "../errors.js";
+import { RateMeter } from "./rate-meter.js";
 
-/** How far a build is. */
-export interface BuildProgress {
-	readonly phase: BuildPhase;
+/** How far long work is. */
+export interface Progress {
+	/** One word for the part of the work that is under way. */
+	readonly phase: string;
 	/** What is being done, for a person, e.g. "downloading packages, 41 of 87 MB". */
 	readonly stage: string;
-	/** 0..1 over the whole build; never falls. */
+	/** 0..1 over the whole work; never falls. */
 	readonly fraction: number;
 	/** Time left, ms; undefined as long as nothing can be told. */
 	readonly etaMs: number | undefined;
-	/** Bytes from the network in the last seconds; undefined where nothing is fetched. */
+	/** Bytes that were fetched, or read and written, in the last seconds; undefined where there are none. */
 	readonly bytesPerSecond: number | undefined;
+}
+
+/** How far a build is. */
+export interface BuildProgress extends Progress {
+	readonly phase: BuildPhase;
 }
 
 export type BuildPhase = "waiting" | "index" | "packages" | "tree" | "configure" | "steps" | "commit" | "snapshot";
@@ -30,8 +37,6 @@ const EXPECTED_SECONDS: Record<Exclude<BuildPhase, "waiting">, number> = {
 	snapshot: 15,
 };
 const PHASES = Object.keys(EXPECTED_SECONDS) as (keyof typeof EXPECTED_SECONDS)[];
-/** Rates are taken over this long, ms. */
-const RATE_WINDOW_MS = 5_000;
 
 /** Turns the builder's steps into progress: an estimate that only moves forward. */
 export class ProgressTracker {
@@ -44,7 +49,7 @@ export class ProgressTracker {
 	#phaseFraction = 0;
 	#stage = "starting";
 	#fraction = 0;
-	#arrivals: { atMs: number; bytes: number }[] = [];
+	readonly #rate: RateMeter;
 
 	/** `expected` replaces what phases are expected to take, seconds. */
 	constructor(
@@ -57,6 +62,7 @@ export class ProgressTracker {
 		this.#totalSeconds = PHASES.reduce((sum, phase) => sum + this.#expected[phase], 0);
 		this.#now = now;
 		this.#startedMs = now();
+		this.#rate = new RateMeter(now);
 	}
 
 	/** The build is in `phase`, which is done by `fraction` (0..1). */
@@ -69,9 +75,7 @@ export class ProgressTracker {
 
 	/** Bytes that arrived from the network. */
 	received(bytes: number): void {
-		const atMs = this.#now();
-		this.#arrivals.push({ atMs, bytes });
-		while ((this.#arrivals[0]?.atMs ?? atMs) < atMs - RATE_WINDOW_MS) this.#arrivals.shift();
+		this.#rate.add(bytes);
 	}
 
 	#emit(): void {
@@ -88,23 +92,13 @@ export class ProgressTracker {
 			stage: this.#stage,
 			fraction: this.#fraction,
 			etaMs: Math.round(weight * measuredMs + (1 - weight) * expectedMs),
-			bytesPerSecond: this.#rate(),
+			bytesPerSecond: this.#rate.bytesPerSecond(),
 		});
-	}
-
-	#rate(): number | undefined {
-		const first = this.#arrivals[0];
-		const nowMs = this.#now();
-		if (first === undefined || nowMs - (this.#arrivals[this.#arrivals.length - 1]?.atMs ?? 0) > RATE_WINDOW_MS) {
-			return undefined;
-		}
-		const bytes = this.#arrivals.reduce((sum, arrival) => sum + arrival.bytes, 0);
-		return (bytes * 1000) / Math.max(200, nowMs - first.atMs);
 	}
 }
 
 /** One line for a person. */
-export function formatProgress({ stage, fraction, etaMs, bytesPerSecond }: BuildProgress): string {
+export function formatProgress({ stage, fraction, etaMs, bytesPerSecond }: Progress): string {
 	const rate = bytesPerSecond === undefined ? "" : `, ${formatBytes(bytesPerSecond)}/s`;
 	const eta = etaMs === undefined ? "" : `, ${formatDuration(etaMs)} left`;
 	return `${String(Math.floor(fraction * 100)).padStart(3)} % ${stage}${rate}${eta}`;
@@ -133,7 +127,7 @@ export function formatDuration(ms: number): string {
  * five percent.
  */
 export function createProgressRenderer(out: { readonly isTTY?: boolean; write(text: string): unknown }): {
-	show(progress: BuildProgress): void;
+	show(progress: Progress): void;
 	/** A line of text above the progress. */
 	print(line: string): void;
 	end(): void;

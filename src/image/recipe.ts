@@ -92,9 +92,14 @@ export async function recipeNames(): Promise<string[]> {
 	return names.flatMap((name) => (name.endsWith(".json") ? [name.slice(0, -".json".length)] : [])).sort();
 }
 
+/** Whether a word means a recipe's file and not an image's name. */
+export function isRecipePath(which: string): boolean {
+	return /\.json$|[/\\]/.test(which);
+}
+
 /** Reads the recipe of the package that is called `which`, or the file at that path if it ends in ".json" or holds a "/". */
 export async function readRecipe(which: string): Promise<RecipeFile> {
-	if (/\.json$|[/\\]/.test(which)) {
+	if (isRecipePath(which)) {
 		const path = resolve(which);
 		return { recipe: await parseRecipeFile(path), folder: dirname(path), path };
 	}

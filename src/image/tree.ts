@@ -151,6 +151,13 @@ export function pick({ mode, uid, gid, mtime }: Attributes): Attributes {
 	return { mode, uid, gid, mtime };
 }
 
+/** The newest time of any entry that a 32-bit clock can show, seconds since 1970; 0 for an empty tree. */
+export function newestTime(tree: Tree): number {
+	let newest = 0;
+	for (const [, { mtime }] of tree.entries()) if (mtime > newest && mtime < 2 ** 31) newest = mtime;
+	return newest;
+}
+
 export function sortedChildren(folder: DirectoryNode): [string, TreeNode][] {
 	return [...folder.children].sort(([a], [b]) => (a < b ? -1 : 1));
 }

@@ -134,3 +134,53 @@ describe("a command that takes too long", () => {
 		expect(await running).toMatchObject({ cancelled: true, timedOut: false, stdout: "begun\n" });
 	});
 });
+
+describe("the environment of a new shell", () => {
+	/** What `command` says in a shell that starts with this /etc/environment. */
+	async function inNewShell(environment: string | Uint8Array, command: string): Promise<string> {
+		await guest.machine.writeFile("/etc/environment", Buffer.from(environment));
+		await guest.run("exit");
+		return (await guest.run(command)).stdout;
+	}
+	afterAll(async () => {
+		await inNewShell("", ":");
+	});
+
+	it("has the variables of /etc/environment, which take the place of the built-in ones", async () => {
+		const lines = [
+			"# a comment",
+			"PLAIN=a b#c",
+			"\texport  SAID=x=y",
+			`ONE="it's"`,
+			"TWO='\"q\"'",
+			"NONE=",
+			"PAGER=less",
+		];
+		const said = await inNewShell(
+			[...lines, "PATH=/opt/bin:/bin:/usr/bin"].join("\n"),
+			`printf '%s|' "$PLAIN" "$SAID" "$ONE" "$TWO" "\${NONE-unset}" "$PAGER" "$PATH" "$HOME"`,
+		);
+		expect(said).toBe(`a b#c|x=y|it's|"q"||less|/opt/bin:/bin:/usr/bin|/root|`);
+	});
+
+	it("takes the last of several values", async () => {
+		expect(await inNewShell("TWICE=1\nTWICE=2\n", "env | grep ^TWICE=")).toBe("TWICE=2\n");
+	});
+
+	it("ignores lines that set no variable", async () => {
+		const said = await inNewShell("1A=1\nA-B=1\n=1\nnothing\nSP ACE=1\nNUL=a\0b\nGOOD=yes\n", "env");
+		expect(said).toContain("GOOD=yes\n");
+		expect(said).not.toMatch(/^(1A|A-B|nothing|SP|NUL|=)/m);
+	});
+
+	it("starts in spite of a file that is too long, has too much in it, or is none", async () => {
+		const many = Array.from({ length: 5000 }, (_, n) => `V${n}=${n}\n`).join("");
+		expect(await inNewShell(many, "env | grep -c ^V")).toBe("310\n");
+		const long = `LONG=${"x".repeat(150_000)}\nFITS=${"y".repeat(1000)}\nCUT=${"z".repeat(100_000)}`;
+		expect(await inNewShell(long, 'echo "${#LONG} ${#FITS} ${#CUT}"')).toBe("0 1000 0\n");
+		await guest.run("rm /etc/environment; mkfifo /etc/environment; exit");
+		expect(await guest.run('echo "$HOME"')).toMatchObject({ stdout: "/root\n" });
+		await guest.run("rm /etc/environment; mkdir /etc/environment; exit");
+		expect(await guest.run('echo "$HOME"; rmdir /etc/environment')).toMatchObject({ stdout: "/root\n" });
+	});
+});

@@ -9,6 +9,7 @@ import { hashFile } from "../content-store.js";
 import { parseFsJson } from "../fs-json.js";
 import type { Source } from "../source.js";
 import { loadImage } from "../store.js";
+import { newestTime } from "../tree.js";
 
 const lockSchema = z.strictObject({
 	name: z.string(),
@@ -39,9 +40,7 @@ export const imageSource: Source<ImageLock> = {
 		}
 		progress.update("packages", 0, `taking the files of ${lock.name}`);
 		const tree = parseFsJson(await readFile(treePath, "utf8"), treePath);
-		let epoch = 0;
 		for (const [path, node] of tree.entries()) {
-			epoch = Math.max(epoch, node.mtime);
 			if (node.kind !== "file" || (await store.has(node.sha256))) continue;
 			const stored = await store.putStream(createReadStream(join(filesPath, node.sha256)) as AsyncIterable<Uint8Array>);
 			if (stored.sha256 !== node.sha256) {
@@ -52,6 +51,6 @@ export const imageSource: Source<ImageLock> = {
 				);
 			}
 		}
-		return { tree, epoch, env: {} };
+		return { tree, epoch: newestTime(tree), env: {} };
 	},
 };

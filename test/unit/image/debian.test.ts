@@ -129,6 +129,7 @@ describe("what maintainer scripts would do", () => {
 			}
 			expect(names.length, bundle).toBeGreaterThan(50);
 		},
+		120_000,
 	);
 
 	it("debconf's defaults are taken from the templates, of questions that have one", () => {

@@ -1,23 +1,31 @@
 /** `sandbox86 image build`. */
 
-import { parseArgs } from "node:util";
-import { SandboxError } from "../errors.js";
-import { buildImage } from "./build.js";
-import type { ImageCommandContext } from "./commands.js";
-import { createProgressRenderer, formatBytes, formatDuration } from "./progress.js";
-import { checkMirrorUrl } from "./sources/debian/mirror.js";
-import { listImages } from "./store.js";
+import { buildImage } from "../build.js";
+import type { ImageCommandContext } from "../commands.js";
+import { obtainImage } from "../obtain.js";
+import { createProgressRenderer, formatBytes, formatDuration } from "../progress.js";
+import { checkMirrorUrl } from "../sources/debian/mirror.js";
+import { listImages } from "../store.js";
+import { parseArguments } from "./arguments.js";
 
-export const BUILD_USAGE = "image build NAME|RECIPE.json [--mirror URL] [--update] [--no-cache]";
+const BUILD_USAGE = "image build NAME|RECIPE.json [--mirror URL] [--update] [--no-cache]";
 
 export async function buildCommand(args: readonly string[], context: ImageCommandContext): Promise<number> {
-	const { values, positionals } = parseBuildArgs(args);
+	const { values, positionals } = parseArguments(args, BUILD_USAGE, 1, {
+		mirror: { type: "string" },
+		update: { type: "boolean" },
+		"no-cache": { type: "boolean" },
+	});
 	const mirror = values.mirror ?? context.mirror;
 	const renderer = createProgressRenderer(context.stderr);
 	const started = performance.now();
 	let name: string;
 	try {
-		({ name } = await buildImage(context.home, positionals[0] ?? "", {
+		const which = positionals[0] ?? "";
+		const isThere = (await listImages(context.home)).some((image) => image.name === which && image.state !== "missing");
+		// An image that is there is to be built anew; one that an installed package has needs no building.
+		const make = isThere || values["no-cache"] === true ? buildImage : obtainImage;
+		({ name } = await make(context.home, which, {
 			log: context.log,
 			onProgress: (progress) => renderer.show(progress),
 			onLine: (line) => renderer.print(line),
@@ -41,19 +49,4 @@ export async function buildCommand(args: readonly string[], context: ImageComman
 	context.stdout.write(`image ${name} is ready after ${formatDuration(performance.now() - started)}${sizes}\n`);
 	context.stdout.write(`use it with: sandbox86 --image ${name}\n`);
 	return 0;
-}
-
-function parseBuildArgs(args: readonly string[]) {
-	const hint = `sandbox86 ${BUILD_USAGE}`;
-	try {
-		const parsed = parseArgs({
-			args: [...args],
-			options: { mirror: { type: "string" }, update: { type: "boolean" }, "no-cache": { type: "boolean" } },
-			allowPositionals: true,
-		});
-		if (parsed.positionals.length === 1) return parsed;
-		throw new Error(`image build takes one name or file, not ${parsed.positionals.length}`);
-	} catch (error) {
-		throw new SandboxError("invalid-argument", error instanceof Error ? error.message : String(error), hint);
-	}
 }
