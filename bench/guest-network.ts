@@ -268,6 +268,8 @@ const guests = backends(host, relay, nullRelay, wispServer).map((backend): Guest
 	const network: MachineNetwork = {
 		attach: async () => backend.attachment,
 		guestIsUp: backend.guestIsUp,
+		guestPaused: () => {},
+		guestResumed: () => {},
 		openFlows: () => [],
 		abandonFlows: () => {},
 	};

@@ -116,6 +116,10 @@ class PlainNetwork implements ServerNetwork {
 
 	guestIsUp(): void {}
 
+	guestPaused(): void {}
+
+	guestResumed(): void {}
+
 	openFlows(): readonly OpenFlow[] {
 		return [];
 	}
@@ -175,6 +179,14 @@ class RelayNetwork implements ServerNetwork {
 
 	guestIsUp(): void {
 		this.#running?.network(MACHINE_NAME)?.guestIsUp();
+	}
+
+	guestPaused(): void {
+		this.#running?.network(MACHINE_NAME)?.guestPaused();
+	}
+
+	guestResumed(): void {
+		this.#running?.network(MACHINE_NAME)?.guestResumed();
 	}
 
 	openFlows(): readonly OpenFlow[] {

@@ -1,7 +1,6 @@
 import { DNS_ADDRESS, GATEWAY_ADDRESS, type Ipv4 } from "./addresses.js";
 import type { AuditEntry } from "./audit-log.js";
 import type { Bandwidth } from "./bandwidth.js";
-import type { Clock } from "./clock.js";
 import type { Counters } from "./counters.js";
 import type { EgressGate } from "./egress/gate.js";
 import type { Refused } from "./egress/policy.js";
@@ -9,13 +8,15 @@ import type { ByteQuota } from "./flows/byte-quota.js";
 import type { Deadlines } from "./flows/deadlines.js";
 import type { InboundFlows } from "./flows/inbound.js";
 import type { GuestWire } from "./guest-wire.js";
+import type { PausableClock } from "./pausable-clock.js";
 
 /** A line of the audit log, but for the machine, which its writer knows. */
 export type FlowRecord = Omit<AuditEntry, "machine">;
 
 /** What the parts of one machine's network share. */
 export interface NetworkContext {
-	readonly clock: Clock;
+	/** Stands still while the guest is paused. */
+	readonly clock: PausableClock;
 	readonly wire: GuestWire;
 	readonly deadlines: Deadlines;
 	readonly counters: Counters;

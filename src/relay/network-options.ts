@@ -12,6 +12,7 @@ import { RecentRefusals } from "./flows/recent-refusals.js";
 import { GuestWire } from "./guest-wire.js";
 import type { FrameLink } from "./link.js";
 import type { NetworkContext } from "./network-context.js";
+import { PausableClock } from "./pausable-clock.js";
 import type { DnsProxy } from "./services/dns-proxy.js";
 
 export interface NetworkOptions extends InboundEvents {
@@ -36,7 +37,7 @@ export interface NetworkOptions extends InboundEvents {
 
 export function createNetworkContext(options: NetworkOptions, counters: Counters): NetworkContext {
 	const { machine, link, mtu, gate, audit, log, bandwidth } = options;
-	const clock = options.clock ?? systemClock;
+	const clock = new PausableClock(options.clock ?? systemClock);
 	const deadlines = new Deadlines(clock);
 	const refusals = new RecentRefusals();
 	const warnings = new RateLimit(1, 1000);

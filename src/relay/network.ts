@@ -24,6 +24,12 @@ export interface Network {
 	drained(): void;
 	/** The guest's queues are known to be set up, as after a restore: it may be spoken to before its first frame. */
 	guestIsUp(): void;
+	/**
+	 * The guest stands still: nothing of its network runs out, is sent again or given up until it goes on. What the host's servers do
+	 * still happens. guestIsUp() ends it, too.
+	 */
+	guestPaused(): void;
+	guestResumed(): void;
 	/** The TCP flows that a snapshot taken now has to remember. */
 	openFlows(): OpenFlow[];
 	/**
@@ -110,7 +116,16 @@ class MachineNetwork implements Network {
 	}
 
 	guestIsUp(): void {
+		this.#context.clock.resume();
 		this.#context.wire.guestIsUp();
+	}
+
+	guestPaused(): void {
+		if (!this.#isClosed) this.#context.clock.pause();
+	}
+
+	guestResumed(): void {
+		this.#context.clock.resume();
 	}
 
 	openFlows(): OpenFlow[] {

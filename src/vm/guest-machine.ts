@@ -193,6 +193,7 @@ class GuestMachine implements Machine {
 			case "running":
 				return life.live;
 			case "paused":
+				this.#options.network?.guestResumed();
 				life.live.wake();
 				this.#enter("wake", { state: "running", live: life.live });
 				return life.live;
@@ -327,6 +328,7 @@ class GuestMachine implements Machine {
 		const { live } = this.#life;
 		this.#enter("pause", { state: "paused", live });
 		live.pause().catch(() => {});
+		this.#options.network?.guestPaused();
 	}
 
 	async #saveOf<T>(live: LiveMachine, consume: (saved: MachineSaved) => Promise<T>): Promise<T> {

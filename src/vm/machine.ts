@@ -23,6 +23,9 @@ export interface MachineNetwork {
 	attach(): Promise<NetworkAttachment>;
 	/** The guest runs, with its network card set up. */
 	guestIsUp(): void;
+	/** The guest stands still, or goes on: what it has open must outlast that. */
+	guestPaused(): void;
+	guestResumed(): void;
 	/** The connections that a snapshot taken now has to remember. */
 	openFlows(): readonly OpenFlow[];
 	/** The guest was put back in time: drops its connections of today, and has those of its past reset. */

@@ -1,32 +1,14 @@
-import { createServer, type Socket } from "node:net";
-import { connect } from "node:tls";
 import { beforeAll, describe, expect, it } from "vitest";
 import { readFirstBytes } from "../../../../src/relay/egress/first-bytes.js";
 import { NameCheck } from "../../../../src/relay/egress/name-check.js";
 import { FIRST_BYTES_MAX } from "../../../../src/relay/limits.js";
+import { clientHello } from "./client-hello.js";
 import { createGate, ipv4 } from "./support.js";
 
 const text = (value: string): Uint8Array => Buffer.from(value, "latin1");
 const request = (value: string) => readFirstBytes(text(value.replaceAll("\n", "\r\n")));
 const NEED_MORE = { kind: "need-more" };
 const OTHER = { kind: "other" };
-
-/** What Node's own TLS client says first. */
-async function clientHello(servername: string | undefined): Promise<Buffer> {
-	const server = createServer();
-	await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-	const bound = server.address();
-	if (bound === null || typeof bound === "string") throw new Error("no port");
-	const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve));
-	const client = connect({ host: "127.0.0.1", port: bound.port, ...(servername === undefined ? {} : { servername }) });
-	client.on("error", () => {});
-	const socket = await accepted;
-	const bytes = await new Promise<Buffer>((resolve) => socket.once("data", resolve));
-	client.destroy();
-	socket.destroy();
-	await new Promise((closed) => server.close(closed));
-	return bytes;
-}
 
 /** The handshake of one record in records of `size` bytes. */
 function splitRecords(hello: Uint8Array, size: number): Buffer {

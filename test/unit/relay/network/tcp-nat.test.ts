@@ -270,6 +270,52 @@ describe("a TCP flow that the guest opens", () => {
 	});
 });
 
+describe("a guest that is paused", () => {
+	it("finds its connections as they were, whatever the host has sent meanwhile", async () => {
+		const test = createTestNetwork();
+		const { tcp, socket } = await openFlow(test);
+		test.network.guestPaused();
+		socket.push(pattern(5000));
+		// A guest that stands still hears nothing and says nothing.
+		await new Promise<void>((resolve) => setImmediate(resolve));
+		expect(test.guest.hasFramesInFlight).toBe(true);
+		test.clock.advance(10 * 60_000);
+		expect(test.clock.pendingTimers).toBe(0);
+		expect(test.network.usage().tcpFlows).toBe(1);
+		test.network.guestResumed();
+		await test.advance(20_000, 100);
+		tcp.connection.send(bytes("still here"));
+		await test.advance(1000, 100);
+		expectBytes(tcp.receivedBytes, pattern(5000));
+		expect(socket.receivedBytes.toString()).toBe("still here");
+		expect(tcp.closeReason).toBeUndefined();
+	});
+
+	it("keeps its idle connections, and its UDP ports, for as long as it likes", async () => {
+		const test = createTestNetwork();
+		const { tcp, socket } = await openFlow(test);
+		test.guest.sendUdp(SERVER, 1000, bytes("a"));
+		await test.settle();
+		test.network.guestPaused();
+		test.clock.advance(2 * TCP_ESTABLISHED_IDLE_MS);
+		expect(test.network.usage()).toMatchObject({ tcpFlows: 1, udpMappings: 1 });
+		test.network.guestIsUp();
+		socket.push(bytes("good morning"));
+		await test.advance(500);
+		expect(tcp.receivedBytes.toString()).toBe("good morning");
+	});
+
+	it("loses its connections when the host resets them", async () => {
+		const test = createTestNetwork();
+		const { tcp, socket } = await openFlow(test);
+		test.network.guestPaused();
+		socket.fail("ECONNRESET");
+		await test.settle();
+		expect(test.network.usage().tcpFlows).toBe(0);
+		expect(tcp.closeReason).toBe("reset-by-guest");
+	});
+});
+
 describe("TCP to 10.0.2.2", () => {
 	it("reaches the host's localhost on an opened port", async () => {
 		const test = createTestNetwork({ hostPorts: [8080] });

@@ -3,7 +3,7 @@ import type { AuditEntry } from "../../../../src/relay/audit-log.js";
 import { EgressGate } from "../../../../src/relay/egress/gate.js";
 import type { HostSockets } from "../../../../src/relay/egress/host-sockets.js";
 import { NameTable } from "../../../../src/relay/egress/name-table.js";
-import { createPolicy } from "../../../../src/relay/egress/policy.js";
+import { createPolicy, type Policy } from "../../../../src/relay/egress/policy.js";
 import { parseRule } from "../../../../src/relay/egress/rule.js";
 import { ByteQuota } from "../../../../src/relay/flows/byte-quota.js";
 import { createNetwork, type Network, type NetworkOptions } from "../../../../src/relay/network.js";
@@ -32,6 +32,7 @@ export interface TestNetwork {
 	readonly host: FakeHost;
 	readonly clock: VirtualClock;
 	readonly names: NameTable;
+	readonly policy: Policy;
 	readonly audit: AuditEntry[];
 	readonly warnings: string[];
 	/** Delivers frames and lets sockets speak until nothing moves any more. */
@@ -92,7 +93,7 @@ export function createTestNetwork(options: TestNetworkOptions = {}): TestNetwork
 		}
 	}
 
-	return { network, guest, host, clock, names, audit, warnings, settle, advance };
+	return { network, guest, host, clock, names, policy, audit, warnings, settle, advance };
 }
 
 export function address(text: string): number {
