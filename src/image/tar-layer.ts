@@ -282,7 +282,10 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 			if (Object.keys(header.pax ?? {}).length > limits.maxPaxRecords) {
 				throw bad(`an entry with more than ${limits.maxPaxRecords} attributes`);
 			}
+			// What has no bytes need not be read: an iterator costs more than all else of an entry.
+			const isEmpty = dataEnd === byteOffset;
 			const read = async function* () {
+				if (isEmpty) return;
 				try {
 					for await (const chunk of entry) yield chunk as Uint8Array;
 				} catch (error) {
@@ -290,6 +293,7 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 				}
 			};
 			const skip = async () => {
+				if (isEmpty) return;
 				for await (const _ of read()) {
 					// The bytes are not wanted.
 				}
