@@ -41,8 +41,25 @@ export function serializeFsJson(tree: Tree): string {
 	return JSON.stringify({ version: VERSION, size, fsroot });
 }
 
-/** Reads what serializeFsJson or v86's own tool wrote. Throws SandboxError("corrupt") on anything else. */
+/** A file's content in our own trees, and in those of v86's tools: 8 digits of its SHA-256 and a suffix (HASH_LENGTH in fs2json.py). */
+const OUR_CONTENT = /^[0-9a-f]{64}$/;
+const V86_CONTENT = /^[0-9a-f]{8,64}(\.bin(\.zst)?)?$/;
+
+/** Reads what serializeFsJson wrote. Throws SandboxError("corrupt") on anything else. */
 export function parseFsJson(text: string, source: string): Tree {
+	return parseTree(text, source, OUR_CONTENT, undefined);
+}
+
+/**
+ * Reads what v86's tools/fs2json.py wrote; `sha256` of its files is the name in the folder of files. Devices, FIFOs and sockets, which have
+ * no content there, are left out and told in `skipped`.
+ */
+export function parseV86FsJson(text: string, source: string): { tree: Tree; skipped: readonly string[] } {
+	const skipped: string[] = [];
+	return { tree: parseTree(text, source, V86_CONTENT, skipped), skipped };
+}
+
+function parseTree(text: string, source: string, contentName: RegExp, skipped: string[] | undefined): Tree {
 	const corrupt = (what: string) => {
 		const shown = escapeControls(what.length > 300 ? `…${what.slice(-300)}` : what);
 		return new SandboxError("corrupt", `${source}: ${shown}`, "build the image again");
@@ -73,7 +90,7 @@ export function parseFsJson(text: string, source: string): Tree {
 				throw corrupt(`${at}: attributes are no numbers`);
 			}
 			if (folder.children.has(name)) throw corrupt(`${at}: occurs twice`);
-			const attributes: Attributes = { mode: mode & 0o7777, uid, gid, mtime };
+			const attributes: Attributes = { mode: mode & 0o7777, uid, gid, mtime: Math.max(0, Math.trunc(mtime)) };
 			switch (mode & S_IFMT) {
 				case S_IFDIR: {
 					const made = directory(attributes);
@@ -82,7 +99,7 @@ export function parseFsJson(text: string, source: string): Tree {
 					break;
 				}
 				case S_IFREG:
-					if (typeof content !== "string" || !/^[0-9a-f]{8,64}(\.bin(\.zst)?)?$/.test(content)) {
+					if (typeof content !== "string" || !contentName.test(content)) {
 						throw corrupt(`${at}: no content`);
 					}
 					folder.children.set(name, { kind: "file", ...attributes, sizeBytes: size, sha256: content });
@@ -92,7 +109,8 @@ export function parseFsJson(text: string, source: string): Tree {
 					folder.children.set(name, { kind: "symlink", ...attributes, target: content });
 					break;
 				default:
-					throw corrupt(`${at}: neither folder, file nor link`);
+					if (skipped === undefined) throw corrupt(`${at}: neither folder, file nor link`);
+					skipped.push(at);
 			}
 		}
 	};

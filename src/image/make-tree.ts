@@ -11,6 +11,7 @@ import { parseFrom } from "./sources/sources.js";
 import { type StepCache, stepKey } from "./step-cache.js";
 import { tidy } from "./tidy.js";
 import type { Tree } from "./tree.js";
+import { checkUserland } from "./userland.js";
 
 export interface MakeTreeOptions {
 	readonly recipe: RecipeFile;
@@ -67,6 +68,7 @@ export async function makeTree(options: MakeTreeOptions): Promise<MadeTree> {
 			? await source.resolve(reference, context)
 			: parseInputs(source.lockSchema.safeParse(locked.inputs), recipe.from);
 	let made = await step(`from ${recipe.from}`, [version, source.scheme, inputs], () => source.make(inputs, context));
+	await checkUserland(made.tree, store, recipe.from);
 	const { epoch } = made;
 	const then = (tree: Tree): SourceTree => ({ tree, epoch, env: {} });
 

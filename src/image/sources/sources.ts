@@ -5,9 +5,11 @@ import type { Source } from "../source.js";
 import { debianSource } from "./debian/debian.js";
 import { imageSource } from "./image.js";
 import { ociSource } from "./oci/oci.js";
+import { tarSource } from "./tar.js";
+import { v86Source } from "./v86.js";
 
 /** Locks are JSON that the source's own schema has checked, so that the kinds can stand in one list. */
-const SOURCES = [debianSource, ociSource, imageSource] as unknown as readonly Source<unknown>[];
+const SOURCES = [debianSource, ociSource, tarSource, v86Source, imageSource] as unknown as readonly Source<unknown>[];
 
 export interface ParsedFrom {
 	readonly source: Source<unknown>;
