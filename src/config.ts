@@ -62,7 +62,7 @@ export const configSchema = z.object({
 	image: option(
 		z.string().regex(IMAGE_NAME, "a name of up to 64 of a-z 0-9 . _ - is needed").default("base"),
 		{ flag: "image", env: "SANDBOX86_IMAGE", value: "NAME" },
-		"the image that the machine runs: base (Debian with Python, git and curl), tiny (busybox), or another of sandbox86 image list",
+		"the image that the machine runs: base (Debian with Python, git and curl), tiny (busybox) or your own",
 	),
 	memoryMiB: option(
 		wholeNumber(64, 2047, "MiB").optional(),

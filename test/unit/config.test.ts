@@ -10,7 +10,8 @@ function config(argv: string[], env: Record<string, string> = {}): Config {
 
 describe("the configuration", () => {
 	it("has a default for everything", () => {
-		expect(config([])).toMatchObject({ image: "base", memoryMiB: 512, timeoutMs: 50_000, logLevel: "warn" });
+		expect(config([])).toMatchObject({ image: "base", timeoutMs: 50_000, logLevel: "warn" });
+		expect(config([]).memoryMiB).toBeUndefined();
 		expect(isAbsolute(config([]).home)).toBe(true);
 	});
 
@@ -40,7 +41,7 @@ describe("the configuration", () => {
 
 	it("puts a flag before its variable, and takes an empty variable for none", () => {
 		expect(config(["--memory", "256"], { SANDBOX86_MEMORY_MIB: "128" }).memoryMiB).toBe(256);
-		expect(config([], { SANDBOX86_MEMORY_MIB: "" }).memoryMiB).toBe(512);
+		expect(config([], { SANDBOX86_MEMORY_MIB: "" }).memoryMiB).toBeUndefined();
 	});
 
 	it("takes the relay, with no rules, where nothing else is said", () => {
@@ -124,7 +125,7 @@ describe("the help text", () => {
 			expect(help).toContain(meta.env);
 			expect(help).toContain(meta.description);
 		}
-		expect(help).toContain("(SANDBOX86_MEMORY_MIB; default: 512)");
+		expect(help).toContain("(SANDBOX86_MEMORY_MIB; default: what the image's recipe says, else 512)");
 		expect(help.split("\n").every((line) => line.length <= 120)).toBe(true);
 	});
 });
