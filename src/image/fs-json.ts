@@ -1,10 +1,19 @@
 // v86's filesystem JSON, version 3 (its tools/fs2json.py and lib/filesystem.js, LoadRecursive):
-// { version: 3, size, fsroot: [entry…] }, entry = [name, size, mtime, mode, uid, gid, sha256 | target | children]
+// { version: 3, size, fsroot: [entry…] }, entry = [name, size, mtime, mode, uid, gid, file name | target | children].
+// The file name of our own trees is the content's SHA-256; that of v86's tools is its first 8 digits and a suffix.
 
 import { SandboxError } from "../errors.js";
 import { escapeControls } from "../log.js";
 import { limits } from "./limits.js";
-import { type Attributes, type DirectoryNode, directory, sortedChildren, Tree, type TreeNode } from "./tree.js";
+import {
+	type Attributes,
+	type DirectoryNode,
+	directory,
+	type FileNode,
+	sortedChildren,
+	Tree,
+	type TreeNode,
+} from "./tree.js";
 
 const VERSION = 3;
 const S_IFMT = 0o170000;
@@ -16,6 +25,10 @@ const DIRECTORY_SIZE = 4096;
 
 /** Components of the longest path: each has a byte and a slash. */
 const MAX_DEPTH = Math.ceil(limits.maxPathBytes / 2);
+
+const SHA256 = /^[0-9a-f]{64}$/;
+/** HASH_LENGTH is 8 in v86's tools; with --zstd each file is compressed for itself. */
+const V86_CONTENT_NAME = /^[0-9a-f]{8,64}\.bin(\.zst)?$/;
 
 type JsonEntry = [string, number, number, number, number, number, (string | JsonEntry[])?];
 
@@ -41,28 +54,84 @@ export function serializeFsJson(tree: Tree): string {
 	return JSON.stringify({ version: VERSION, size, fsroot });
 }
 
-/** A file's content in our own trees, and in those of v86's tools: 8 digits of its SHA-256 and a suffix (HASH_LENGTH in fs2json.py). */
-const OUR_CONTENT = /^[0-9a-f]{64}$/;
-const V86_CONTENT = /^[0-9a-f]{8,64}(\.bin(\.zst)?)?$/;
-
 /** Reads what serializeFsJson wrote. Throws SandboxError("corrupt") on anything else. */
 export function parseFsJson(text: string, source: string): Tree {
-	return parseTree(text, source, OUR_CONTENT, undefined);
+	const files = (folder: DirectoryNode, entry: FileEntry) => {
+		if (!SHA256.test(entry.content)) throw entry.corrupt("no content");
+		folder.children.set(entry.name, fileNode(entry, entry.content));
+	};
+	return parse(text, source, "build the image again", files, ({ corrupt }) => {
+		throw corrupt("neither folder, file nor link");
+	});
 }
 
-/**
- * Reads what v86's tools/fs2json.py wrote; `sha256` of its files is the name in the folder of files. Devices, FIFOs and sockets, which have
- * no content there, are left out and told in `skipped`.
- */
-export function parseV86FsJson(text: string, source: string): { tree: Tree; skipped: readonly string[] } {
+/** A file of a tree that v86's tools wrote, which is still to be put into it. */
+export interface NamedFile {
+	/** In the guest, with its leading slash. */
+	readonly path: string;
+	/** What v86 asks its server for: 8 digits of the content's SHA-256, and a suffix. */
+	readonly contentName: string;
+	/** Of the content, not of a compressed file. */
+	readonly sizeBytes: number;
+	/** Puts the file in its place. */
+	place(sha256: string): void;
+}
+
+export interface NamedTree {
+	/** Folders and symbolic links. */
+	readonly tree: Tree;
+	readonly files: readonly NamedFile[];
+	/** Paths of devices, FIFOs and sockets, which are left out: a guest makes its own. */
+	readonly skipped: readonly string[];
+}
+
+/** Reads what v86's tools/fs2json.py wrote. Throws SandboxError("corrupt") on anything else. */
+export function parseV86FsJson(text: string, source: string): NamedTree {
+	const files: NamedFile[] = [];
 	const skipped: string[] = [];
-	return { tree: parseTree(text, source, V86_CONTENT, skipped), skipped };
+	const onFile = (folder: DirectoryNode, entry: FileEntry) => {
+		const { path, name, content, sizeBytes } = entry;
+		if (!V86_CONTENT_NAME.test(content)) {
+			throw entry.corrupt(
+				`its content is called ${JSON.stringify(content.slice(0, 80))}, which no tool of v86's writes`,
+			);
+		}
+		// A place is kept, so that a name which comes twice is seen.
+		folder.children.set(name, fileNode(entry, ""));
+		const place = (sha256: string) => void folder.children.set(name, fileNode(entry, sha256));
+		files.push({ path, contentName: content, sizeBytes, place });
+	};
+	const hint = "make it again with v86's tools/fs2json.py";
+	const tree = parse(text, source, hint, onFile, ({ path }) => skipped.push(path));
+	return { tree, files, skipped };
 }
 
-function parseTree(text: string, source: string, contentName: RegExp, skipped: string[] | undefined): Tree {
+interface Entry {
+	readonly path: string;
+	readonly name: string;
+	readonly corrupt: (what: string) => SandboxError;
+}
+
+interface FileEntry extends Entry {
+	readonly attributes: Attributes;
+	readonly sizeBytes: number;
+	readonly content: string;
+}
+
+function fileNode({ attributes, sizeBytes }: FileEntry, sha256: string): FileNode {
+	return { kind: "file", ...attributes, sizeBytes, sha256 };
+}
+
+function parse(
+	text: string,
+	source: string,
+	hint: string,
+	onFile: (folder: DirectoryNode, entry: FileEntry) => void,
+	onSpecial: (entry: Entry) => void,
+): Tree {
 	const corrupt = (what: string) => {
 		const shown = escapeControls(what.length > 300 ? `…${what.slice(-300)}` : what);
-		return new SandboxError("corrupt", `${source}: ${shown}`, "build the image again");
+		return new SandboxError("corrupt", `${source}: ${shown}`, hint);
 	};
 	let parsed: unknown;
 	try {
@@ -85,12 +154,17 @@ function parseTree(text: string, source: string, contentName: RegExp, skipped: s
 			if (typeof name !== "string" || name === "" || name === "." || name === ".." || /[/\0]/.test(name)) {
 				throw corrupt(`${path}: not a file name: ${JSON.stringify(name)}`);
 			}
+			if (name.length > limits.maxNameBytes || Buffer.byteLength(name) > limits.maxNameBytes) {
+				throw corrupt(`${path}: a name longer than ${limits.maxNameBytes} bytes: ${name.slice(0, 80)}`);
+			}
 			const at = `${path}/${name}`;
 			if (!isCount(size) || !isCount(mode) || !isCount(uid) || !isCount(gid) || typeof mtime !== "number") {
 				throw corrupt(`${at}: attributes are no numbers`);
 			}
 			if (folder.children.has(name)) throw corrupt(`${at}: occurs twice`);
-			const attributes: Attributes = { mode: mode & 0o7777, uid, gid, mtime: Math.max(0, Math.trunc(mtime)) };
+			// v86's tool writes times of some archives with a fraction.
+			const attributes: Attributes = { mode: mode & 0o7777, uid, gid, mtime: Math.trunc(mtime) };
+			const entry = { path: at, name, corrupt: (what: string) => corrupt(`${at}: ${what}`) };
 			switch (mode & S_IFMT) {
 				case S_IFDIR: {
 					const made = directory(attributes);
@@ -99,18 +173,17 @@ function parseTree(text: string, source: string, contentName: RegExp, skipped: s
 					break;
 				}
 				case S_IFREG:
-					if (typeof content !== "string" || !contentName.test(content)) {
-						throw corrupt(`${at}: no content`);
-					}
-					folder.children.set(name, { kind: "file", ...attributes, sizeBytes: size, sha256: content });
+					if (typeof content !== "string") throw corrupt(`${at}: no content`);
+					onFile(folder, { ...entry, attributes, sizeBytes: size, content });
 					break;
 				case S_IFLNK:
-					if (typeof content !== "string") throw corrupt(`${at}: no target`);
+					if (typeof content !== "string" || content === "" || content.includes("\0"))
+						throw corrupt(`${at}: no target`);
+					if (Buffer.byteLength(content) > limits.maxPathBytes) throw corrupt(`${at}: a target that is too long`);
 					folder.children.set(name, { kind: "symlink", ...attributes, target: content });
 					break;
 				default:
-					if (skipped === undefined) throw corrupt(`${at}: neither folder, file nor link`);
-					skipped.push(at);
+					onSpecial(entry);
 			}
 		}
 	};

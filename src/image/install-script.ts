@@ -3,6 +3,7 @@
 import { SandboxError } from "../errors.js";
 import type { InstalledPackage } from "./installed-packages.js";
 import type { Tree } from "./tree.js";
+import { packageManagerOf } from "./userland.js";
 
 /** Lists of packages that are fresh enough are used as they are; otherwise they are fetched first. */
 const APT = (packages: string) => `export DEBIAN_FRONTEND=noninteractive
@@ -25,9 +26,9 @@ export function installScript(
 		const version = versions.get(name);
 		return `'${version === undefined ? name : `${name}=${version}`}'`;
 	});
-	const isThere = (...paths: string[]) => paths.some((path) => tree.resolve(path)?.kind === "file");
-	if (isThere("sbin/apk", "usr/sbin/apk", "usr/bin/apk", "bin/apk")) return APK(words.join(" "));
-	if (isThere("usr/bin/apt-get", "bin/apt-get")) return APT(words.join(" "));
+	const manager = packageManagerOf(tree);
+	if (manager === "apk") return APK(words.join(" "));
+	if (manager === "apt") return APT(words.join(" "));
 	throw new SandboxError(
 		"build-failed",
 		`the recipe wants packages (${packages.slice(0, 5).join(", ")}), but its source has neither apk nor apt-get`,

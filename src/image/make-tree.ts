@@ -67,8 +67,11 @@ export async function makeTree(options: MakeTreeOptions): Promise<MadeTree> {
 		locked === undefined
 			? await source.resolve(reference, context)
 			: parseInputs(source.lockSchema.safeParse(locked.inputs), recipe.from);
-	let made = await step(`from ${recipe.from}`, [version, source.scheme, inputs], () => source.make(inputs, context));
-	await checkUserland(made.tree, store, recipe.from);
+	let made = await step(`from ${recipe.from}`, [version, source.scheme, inputs], async () => {
+		const from = await source.make(inputs, context);
+		await checkUserland(from.tree, store);
+		return from;
+	});
 	const { epoch } = made;
 	const then = (tree: Tree): SourceTree => ({ tree, epoch, env: {} });
 

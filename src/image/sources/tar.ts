@@ -1,107 +1,104 @@
-/** `tar:FILE`: a root file system as a tar, such as `docker export` and Alpine's minirootfs; plain or packed with gzip, xz or zstd. */
+/** A root file system in one tar: `tar:FILE`, as `docker export` writes it or Alpine's minirootfs is. */
 
-import { createHash, type Hash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { z } from "zod";
-import { errnoOf, SandboxError } from "../../errors.js";
-import { hashFile } from "../content-store.js";
+import { SandboxError } from "../../errors.js";
 import { decompress } from "../decompress.js";
+import { limits } from "../limits.js";
+import { type FileIdentity, identify, readIdentified } from "../local-file.js";
 import { formatBytes } from "../progress.js";
-import type { Source } from "../source.js";
+import type { Source, SourceContext, SourceTree } from "../source.js";
 import { applyTarLayer } from "../tar-layer.js";
 import { newestTime, Tree } from "../tree.js";
 
 const lockSchema = z.strictObject({
-	/** As the recipe has it: absolute, or from the recipe's folder. */
+	/** As the recipe has it; relative to the recipe's folder. */
 	path: z.string().min(1),
+	/** Of the file as it is, compressed or not. */
 	sha256: z.string().regex(/^[0-9a-f]{64}$/),
 	sizeBytes: z.int().min(0),
 });
 
 type TarLock = z.infer<typeof lockSchema>;
 
-const READ_BYTES = 256 * 1024;
+/** What the archives of `docker save` and OCI layouts hold, and no root does. */
+const CONTAINER_IMAGE = /^(oci-layout|blobs\/sha256\/[0-9a-f]{64}|[0-9a-f]{64}\/(layer\.tar|json)|[0-9a-f]{64}\.json)$/;
+
+/** How often progress is told, bytes. */
+const REPORT_BYTES = 1024 * 1024;
 
 export const tarSource: Source<TarLock> = {
 	scheme: "tar",
 	lockSchema,
 
-	async resolve(path, { recipeFolder, progress }) {
+	async resolve(path, { recipeFolder, progress, signal }) {
 		progress.update("index", 0, `reading ${path}`);
-		const file = resolve(recipeFolder, path);
-		return { path, sizeBytes: await sizeOfFile(file), sha256: await hashFile(file) };
+		return { path, ...(await identify(resolve(recipeFolder, path), { signal })) };
 	},
 
-	async make(lock, { recipeFolder, store, progress, signal, log }) {
-		const file = resolve(recipeFolder, lock.path);
-		const total = await sizeOfFile(file);
-		const hash = createHash("sha256");
-		const packed = watched(createReadStream(file, { highWaterMark: READ_BYTES }), hash, (bytes) => {
-			if (signal?.aborted === true) throw new SandboxError("cancelled", "the build was cancelled");
-			progress.update(
-				"packages",
-				bytes / Math.max(1, total),
-				`unpacking, ${formatBytes(bytes)} of ${formatBytes(total)}`,
-			);
-		});
-		const tree = new Tree();
-		const { skipped } = await applyTarLayer(tree, store, decompress(packed, lock.path), {
-			source: lock.path,
-			whiteouts: false,
-			directorySymlinks: "replace",
-		});
-		if (skipped.length > 0) log.debug(`${lock.path}: devices are left out: ${skipped.slice(0, 20).join(", ")}`);
-		const found = hash.digest("hex");
-		if (found !== lock.sha256) {
-			throw new SandboxError(
-				"mismatch",
-				`${file} is another file now: its SHA-256 is ${found} instead of ${lock.sha256}`,
-				"make a new lock file with --update",
-			);
-		}
-		refuseContainerArchive(tree, lock.path);
-		return { tree, epoch: newestTime(tree), env: {} };
+	async make(lock, context) {
+		const { path } = lock;
+		const file = resolve(context.recipeFolder, path);
+		const { size } = await stat(file).catch(() => ({ size: lock.sizeBytes }));
+		if (size !== lock.sizeBytes) throw changed(lock, `has ${size} bytes instead of ${lock.sizeBytes}`);
+		const read = reporter(lock, context);
+		const { result, identity } = await readIdentified(file, (bytes) => unpack(bytes, path, context), read);
+		// A changed file is told as that, whatever else is wrong with it.
+		check(lock, identity);
+		if (result.status === "rejected") throw result.reason;
+		return result.value;
 	},
 };
 
-/** `docker save` and an OCI layout are archives of layers, not of a root. */
-function refuseContainerArchive(tree: Tree, path: string): void {
-	const isArchive =
-		(tree.get("manifest.json") !== undefined || tree.get("oci-layout") !== undefined) && tree.get("bin") === undefined;
-	if (!isArchive) return;
-	throw new SandboxError(
-		"build-failed",
-		`${path} holds a container image's layers (docker save), not a root file system`,
-		"write it with docker export, or push the image to a registry and use oci:",
+async function unpack(
+	file: AsyncIterable<Uint8Array>,
+	path: string,
+	{ store, progress, log }: SourceContext,
+): Promise<SourceTree> {
+	const tree = new Tree();
+	const { bytes, skipped } = await applyTarLayer(tree, store, decompress(file, path), {
+		source: path,
+		whiteouts: false,
+		directorySymlinks: "replace",
+		maxBytes: limits.maxLayerBytes,
+		onEntry: (name) => {
+			if (!CONTAINER_IMAGE.test(name)) return;
+			throw new SandboxError(
+				"build-failed",
+				`${path} is a container image with its layers, as docker save writes it, not a root file system`,
+				'use "docker export" of a container instead, or push the image to a registry and start from oci:REFERENCE',
+			);
+		},
+	});
+	if (skipped.length > 0) log.debug(`${path}: left out: ${skipped.slice(0, 20).join(", ")}`);
+	progress.update("tree", 1, `${formatBytes(bytes)} unpacked`);
+	return { tree, epoch: newestTime(tree), env: {} };
+}
+
+function reporter({ path, sizeBytes }: TarLock, { progress, signal }: SourceContext) {
+	let done = 0;
+	let reported = 0;
+	return {
+		signal,
+		onBytes(bytes: number) {
+			done += bytes;
+			if (done - reported < REPORT_BYTES) return;
+			reported = done;
+			progress.update("packages", Math.min(1, done / sizeBytes), `unpacking ${path}`);
+		},
+	};
+}
+
+function check(lock: TarLock, found: FileIdentity): void {
+	if (found.sha256 === lock.sha256) return;
+	throw changed(lock, `is ${found.sha256.slice(0, 12)} instead of ${lock.sha256.slice(0, 12)}`);
+}
+
+function changed({ path }: TarLock, how: string): SandboxError {
+	return new SandboxError(
+		"mismatch",
+		`${path} is another file than the lock names: it ${how}`,
+		"put the file back, or make a new lock file with --update",
 	);
-}
-
-async function sizeOfFile(file: string): Promise<number> {
-	try {
-		const about = await stat(file);
-		if (about.isFile()) return about.size;
-	} catch (error) {
-		throw new SandboxError(
-			"not-found",
-			`${file} can't be read (${errnoOf(error) ?? String(error)})`,
-			"give a tar file",
-		);
-	}
-	throw new SandboxError("invalid-argument", `${file} is no file`, "give a tar file");
-}
-
-async function* watched(
-	stream: AsyncIterable<Uint8Array>,
-	hash: Hash,
-	onBytes: (bytes: number) => void,
-): AsyncGenerator<Uint8Array> {
-	let bytes = 0;
-	for await (const chunk of stream) {
-		hash.update(chunk);
-		bytes += chunk.length;
-		onBytes(bytes);
-		yield chunk;
-	}
 }

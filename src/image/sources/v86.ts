@@ -1,140 +1,196 @@
-/** `v86:FS_JSON+FOLDER`: what v86's tools/fs2json.py and copy-to-sha256.py write, as its Docker examples use them. */
+/**
+ * What v86's own tools make: `v86:FS_JSON+FLAT_FOLDER`. tools/fs2json.py writes the JSON, tools/copy-to-sha256.py the
+ * folder: each different content is a file that is called by the first 8 digits of its SHA-256 and ".bin", or, with
+ * --zstd, compressed and ".bin.zst". The JSON has these names, suffix and all, and the sizes of the contents.
+ */
 
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { open, readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
-import { errnoOf, SandboxError } from "../../errors.js";
+import { SandboxError } from "../../errors.js";
+import type { ContentStore, StoredContent } from "../content-store.js";
 import { decompress } from "../decompress.js";
-import { parseV86FsJson } from "../fs-json.js";
+import { type NamedFile, type NamedTree, parseV86FsJson } from "../fs-json.js";
 import { limits } from "../limits.js";
+import { type FileIdentity, identify, readIdentified } from "../local-file.js";
+import { formatBytes } from "../progress.js";
 import type { Source, SourceContext } from "../source.js";
-import { type FileNode, newestTime, type Tree } from "../tree.js";
+import { newestTime } from "../tree.js";
+
+const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 
 const lockSchema = z.strictObject({
-	/** As the recipe has them: absolute, or from the recipe's folder. */
-	fsJson: z.string().min(1),
+	/** As the recipe has them; relative to the recipe's folder. */
+	json: z.string().min(1),
 	folder: z.string().min(1),
-	/** Of the JSON, which names each file by the start of its hash. */
-	sha256: z.string().regex(/^[0-9a-f]{64}$/),
-	/** Over the paths and the whole hashes of all files. */
-	contentsSha256: z.string().regex(/^[0-9a-f]{64}$/),
+	jsonSha256: sha256Schema,
+	/** Of the lines "NAME SIZE SHA256\n", one for each file of the folder that the JSON names, by name; of the files as they lie there. */
+	filesSha256: sha256Schema,
 });
 
 type V86Lock = z.infer<typeof lockSchema>;
-
-/** What was read to make the lock, for `make` of the same build. */
-const read = new WeakMap<SourceContext, Tree>();
 
 export const v86Source: Source<V86Lock> = {
 	scheme: "v86",
 	lockSchema,
 
 	async resolve(reference, context) {
-		const plus = reference.lastIndexOf("+");
-		if (plus < 1 || plus === reference.length - 1) {
-			throw new SandboxError(
-				"invalid-argument",
-				`v86:${reference} needs the JSON and the folder of its files with + between them`,
-				"as in v86:alpine-fs.json+alpine-rootfs-flat",
-			);
-		}
-		const [fsJson, folder] = [reference.slice(0, plus), reference.slice(plus + 1)];
-		const { tree, ...hashes } = await readAll(fsJson, folder, context);
-		read.set(context, tree);
-		return { fsJson, folder, ...hashes };
+		const { json, folder } = splitReference(reference);
+		const { named, jsonSha256 } = await readJson(json, context);
+		const identities = new Map<string, FileIdentity>();
+		await forEachContent(named, context, async ({ contentName, path }) => {
+			const file = join(resolve(context.recipeFolder, folder), contentName);
+			identities.set(contentName, await present(identify(file, context), file, path));
+		});
+		return { json, folder, jsonSha256, filesSha256: hashOfFiles(identities) };
 	},
 
 	async make(lock, context) {
-		const known = read.get(context);
-		if (known !== undefined) return { tree: known, epoch: newestTime(known), env: {} };
-		const { tree, sha256, contentsSha256 } = await readAll(lock.fsJson, lock.folder, context);
-		if (sha256 !== lock.sha256 || contentsSha256 !== lock.contentsSha256) {
-			throw new SandboxError(
-				"mismatch",
-				`${lock.fsJson} or a file in ${lock.folder} is another one now`,
-				"make a new lock file with --update",
-			);
+		const { named, jsonSha256 } = await readJson(lock.json, context);
+		if (jsonSha256 !== lock.jsonSha256) throw changed(lock.json);
+		const identities = new Map<string, FileIdentity>();
+		const contents = new Map<string, StoredContent>();
+		await forEachContent(named, context, async (file) => {
+			const path = join(resolve(context.recipeFolder, lock.folder), file.contentName);
+			const reading = readIdentified(path, (bytes) => take(bytes, path, file, context.store), context);
+			const { result, identity } = await present(reading, path, file.path);
+			if (result.status === "rejected") throw result.reason;
+			identities.set(file.contentName, identity);
+			contents.set(file.contentName, result.value);
+		});
+		if (hashOfFiles(identities) !== lock.filesSha256) throw changed(`${lock.folder} (a file of it)`);
+		let bytes = 0;
+		for (const { path, contentName, sizeBytes, place } of named.files) {
+			const content = contents.get(contentName);
+			if (content?.sizeBytes !== sizeBytes) {
+				const found = `${content?.sizeBytes} bytes instead of ${sizeBytes}`;
+				throw new SandboxError("corrupt", `${contentName}, the content of ${path}, has ${found}`, MAKE_AGAIN);
+			}
+			place(content.sha256);
+			bytes += sizeBytes;
 		}
-		return { tree, epoch: newestTime(tree), env: {} };
+		if (named.skipped.length > 0) {
+			context.log.debug(`${lock.json}: left out: ${named.skipped.slice(0, 20).join(", ")}`);
+		}
+		context.progress.update("tree", 1, `${formatBytes(bytes)} taken`);
+		return { tree: named.tree, epoch: newestTime(named.tree), env: {} };
 	},
 };
 
-/** The tree with all its files in the store, each under its whole hash. */
-async function readAll(
-	fsJson: string,
-	folder: string,
-	{ recipeFolder, store, progress, signal, log }: SourceContext,
-): Promise<{ tree: Tree; sha256: string; contentsSha256: string }> {
-	progress.update("index", 0, `reading ${fsJson}`);
-	const text = await readJson(resolve(recipeFolder, fsJson));
-	const { tree, skipped } = parseV86FsJson(text, fsJson);
-	if (skipped.length > 0) log.debug(`${fsJson}: devices are left out: ${skipped.slice(0, 20).join(", ")}`);
-	const files: [string, FileNode][] = [];
-	for (const [path, node] of tree.entries()) if (node.kind === "file") files.push([path, node]);
-	const hash = createHash("sha256");
-	const stored = new Map<string, { sha256: string; sizeBytes: number }>();
-	for (const [at, [path, node]] of files.entries()) {
-		if (signal?.aborted === true) throw new SandboxError("cancelled", "the build was cancelled");
-		if (at % 50 === 0) progress.update("packages", at / files.length, `reading files, ${at} of ${files.length}`);
-		const name = node.sha256;
-		const content = stored.get(name) ?? (await storeFile(join(resolve(recipeFolder, folder), name), name, path, store));
-		stored.set(name, content);
-		if (content.sizeBytes !== node.sizeBytes) {
-			throw new SandboxError(
-				"corrupt",
-				`/${path} has ${content.sizeBytes} bytes in ${folder}/${name}, ${fsJson} says ${node.sizeBytes}`,
-			);
-		}
-		tree.set(path, { ...node, sha256: content.sha256 });
-		hash.update(`${path}\0${content.sha256}\n`);
-	}
-	return { tree, sha256: createHash("sha256").update(text).digest("hex"), contentsSha256: hash.digest("hex") };
+const MAKE_AGAIN = "make JSON and folder again from the same files, with v86's fs2json.py and copy-to-sha256.py";
+
+/** "fs.json+flat" → its parts; the JSON's name may hold a "+" itself. */
+function splitReference(reference: string): { json: string; folder: string } {
+	const plus = reference.lastIndexOf("+");
+	const json = reference.slice(0, plus);
+	const folder = reference.slice(plus + 1);
+	if (plus > 0 && folder !== "") return { json, folder };
+	throw new SandboxError(
+		"invalid-argument",
+		`v86:${reference.slice(0, 200)} does not name a JSON and a folder`,
+		"write v86:FS_JSON+FLAT_FOLDER, as in v86:alpine-fs.json+alpine-rootfs-flat",
+	);
 }
 
-async function storeFile(
-	file: string,
-	name: string,
-	path: string,
-	store: SourceContext["store"],
-): Promise<{ sha256: string; sizeBytes: number }> {
-	const refuse = (what: string) => new SandboxError("corrupt", `${file}, which is /${path}, ${what}`);
-	try {
-		const handle = await open(file);
-		await handle.close();
-	} catch (error) {
-		throw refuse(`can't be read (${errnoOf(error) ?? String(error)})`);
-	}
-	const raw = createReadStream(file) as AsyncIterable<Uint8Array>;
-	const content = await store.putStream(bounded(name.endsWith(".zst") ? decompress(raw, file) : raw, refuse));
-	if (!content.sha256.startsWith(name.replace(/\..*$/, ""))) {
-		throw refuse(`is damaged: its SHA-256 is ${content.sha256}`);
-	}
-	return content;
+async function readJson(path: string, context: SourceContext): Promise<{ named: NamedTree; jsonSha256: string }> {
+	context.progress.update("index", 0, `reading ${path}`);
+	const { result, identity } = await readIdentified(
+		resolve(context.recipeFolder, path),
+		async (bytes) => {
+			const chunks: Uint8Array[] = [];
+			let length = 0;
+			for await (const chunk of bytes) {
+				length += chunk.length;
+				if (length > limits.maxTreeJsonBytes) {
+					throw new SandboxError("corrupt", `${path} is longer than ${formatBytes(limits.maxTreeJsonBytes)}`);
+				}
+				chunks.push(chunk);
+			}
+			return Buffer.concat(chunks).toString("utf8");
+		},
+		context,
+	);
+	if (result.status === "rejected") throw result.reason;
+	return { named: parseV86FsJson(result.value, path), jsonSha256: identity.sha256 };
 }
 
-async function* bounded(
-	chunks: AsyncIterable<Uint8Array>,
-	refuse: (what: string) => Error,
-): AsyncGenerator<Uint8Array> {
+/** Calls `work` once for each different content, with the first file that has it. */
+async function forEachContent(
+	{ files }: NamedTree,
+	{ progress }: SourceContext,
+	work: (file: NamedFile) => Promise<void>,
+): Promise<void> {
+	const first = new Map<string, NamedFile>();
 	let bytes = 0;
-	for await (const chunk of chunks) {
-		bytes += chunk.length;
-		if (bytes > limits.maxLayerBytes) throw refuse(`has more than ${limits.maxLayerBytes} bytes`);
-		yield chunk;
+	for (const file of files) {
+		if (first.has(file.contentName)) continue;
+		first.set(file.contentName, file);
+		bytes += file.sizeBytes;
+	}
+	if (bytes > limits.maxLayerBytes) {
+		throw new SandboxError("corrupt", `${formatBytes(bytes)} of files, at most ${formatBytes(limits.maxLayerBytes)}`);
+	}
+	let done = 0;
+	for (const file of first.values()) {
+		await work(file);
+		progress.update("packages", ++done / first.size, `reading files, ${done} of ${first.size}`);
 	}
 }
 
-async function readJson(file: string): Promise<string> {
+/** Stores one content, after it was found to be what its name and the JSON say. */
+async function take(
+	file: AsyncIterable<Uint8Array>,
+	path: string,
+	{ path: guestPath, contentName, sizeBytes }: NamedFile,
+	store: ContentStore,
+): Promise<StoredContent> {
+	const what = `${path}, the content of ${guestPath},`;
+	const wrong = (how: string) => new SandboxError("corrupt", `${what} ${how}`, MAKE_AGAIN);
+	const isCompressed = contentName.endsWith(".zst");
+	// The length is known, so that no ratio is needed to stop a bomb.
+	const bytes = isCompressed ? decompress(file, what.slice(0, -1), Number.POSITIVE_INFINITY) : file;
+	const stored = await store.putStream(
+		(async function* () {
+			const hash = createHash("sha256");
+			let length = 0;
+			for await (const chunk of bytes) {
+				length += chunk.length;
+				if (length > sizeBytes) throw wrong(`is longer than the ${sizeBytes} bytes that the JSON says`);
+				hash.update(chunk);
+				yield chunk;
+			}
+			if (length < sizeBytes) throw wrong(`is cut off: ${length} of ${sizeBytes} bytes`);
+			const digits = contentName.slice(0, contentName.indexOf("."));
+			const found = hash.digest("hex");
+			if (!found.startsWith(digits))
+				throw wrong(`is damaged: its SHA-256 begins with ${found.slice(0, digits.length)}`);
+		})(),
+	);
+	return stored;
+}
+
+async function present<T>(work: Promise<T>, file: string, guestPath: string): Promise<T> {
 	try {
-		const { size } = await stat(file);
-		if (size > limits.maxTreeJsonBytes) {
-			throw new SandboxError("corrupt", `${file} has ${size} bytes, at most ${limits.maxTreeJsonBytes} are read`);
-		}
-		return await readFile(file, "utf8");
+		return await work;
 	} catch (error) {
-		if (error instanceof SandboxError) throw error;
-		throw new SandboxError("not-found", `${file} can't be read (${errnoOf(error) ?? String(error)})`);
+		if (!(error instanceof SandboxError) || error.code !== "not-found") throw error;
+		throw new SandboxError("not-found", `${file}, the content of ${guestPath}, is missing or no file`, MAKE_AGAIN);
 	}
+}
+
+function hashOfFiles(identities: ReadonlyMap<string, FileIdentity>): string {
+	const hash = createHash("sha256");
+	for (const name of [...identities.keys()].sort()) {
+		const identity = identities.get(name);
+		hash.update(`${name} ${identity?.sizeBytes} ${identity?.sha256}\n`);
+	}
+	return hash.digest("hex");
+}
+
+function changed(what: string): SandboxError {
+	return new SandboxError(
+		"mismatch",
+		`${what} is another one than the lock names`,
+		"put it back, or make a new lock file with --update",
+	);
 }
