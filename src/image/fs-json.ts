@@ -23,9 +23,6 @@ const S_IFLNK = 0o120000;
 /** v86's size of a folder and of a link. */
 const DIRECTORY_SIZE = 4096;
 
-/** Components of the longest path: each has a byte and a slash. */
-const MAX_DEPTH = Math.ceil(limits.maxPathBytes / 2);
-
 const SHA256 = /^[0-9a-f]{64}$/;
 /** HASH_LENGTH is 8 in v86's tools; with --zstd each file is compressed for itself. */
 const V86_CONTENT_NAME = /^[0-9a-f]{8,64}\.bin(\.zst)?$/;
@@ -146,7 +143,7 @@ function parse(
 	let entries = 0;
 	const fill = (folder: DirectoryNode, list: unknown, path: string, depth: number) => {
 		if (!Array.isArray(list)) throw corrupt(`${path}: not a list of entries`);
-		if (depth > MAX_DEPTH) throw corrupt(`${path}: too deep`);
+		if (depth > limits.maxTreeDepth) throw corrupt(`${path}: too deep`);
 		for (const item of list as unknown[]) {
 			if (++entries > limits.maxTreeEntries) throw corrupt(`more than ${limits.maxTreeEntries} entries`);
 			if (!Array.isArray(item)) throw corrupt(`${path}: not an entry`);

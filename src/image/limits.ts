@@ -17,6 +17,13 @@ export const limits = {
 	maxTreeEntries: 1_000_000,
 	/** Bytes of all files of one tar layer. */
 	maxLayerBytes: 8 * GIB,
+	/**
+	 * Bytes of a layer's tar stream with headers and padding; of that between the data of two entries (headers of names and
+	 * attributes, zeros at the end: GNU tar's largest records); attributes of one entry.
+	 */
+	maxLayerStreamBytes: 12 * GIB,
+	maxTarGapBytes: 8 * MIB,
+	maxPaxRecords: 1000,
 	/** Decompressed bytes for each compressed byte, once a stream is longer than `ratioFreeBytes`. */
 	maxDecompressionRatio: 500,
 	ratioFreeBytes: 64 * MIB,
@@ -25,6 +32,10 @@ export const limits = {
 	maxNameBytes: 255,
 	/** Symbolic links followed on the way to one entry (Linux: 40). */
 	maxSymlinks: 40,
+	/** Components of links followed in one tree, over all its entries; keeps a tree's making from taking hours. */
+	maxLinkSteps: 50_000_000,
+	/** Folders inside one another. */
+	maxTreeDepth: 256,
 	/** A recipe, bytes; what it may list. */
 	maxRecipeBytes: 4 * MIB,
 	maxRecipePackages: 2_000,

@@ -4,6 +4,7 @@
 
 import { extract, type Header } from "tar-stream";
 import { SandboxError } from "../errors.js";
+import { escapeControls } from "../log.js";
 import type { ContentStore } from "./content-store.js";
 import { limits } from "./limits.js";
 import { type Attributes, directory, splitPath, type Tree, type TreeNode } from "./tree.js";
@@ -33,7 +34,7 @@ export interface LayerSummary {
 	readonly entries: number;
 	/** Bytes of all files. */
 	readonly bytes: number;
-	/** Paths of devices, FIFOs and sockets, which were left out: a guest makes its own. */
+	/** Paths of FIFOs, and of devices in dev/, which were left out: a guest makes its own. */
 	readonly skipped: readonly string[];
 }
 
@@ -49,8 +50,10 @@ export async function applyTarLayer(
 ): Promise<LayerSummary> {
 	const maxEntries = options.maxEntries ?? limits.maxTreeEntries;
 	const maxBytes = options.maxBytes ?? limits.maxLayerBytes;
-	const refuse = (what: string) => new SandboxError("corrupt", `${options.source}: ${what}`);
+	const refuse = (what: string) => new SandboxError("corrupt", escapeControls(`${options.source}: ${what}`));
 	const placed = new WeakSet<TreeNode>();
+	/** Folders that hold nothing of lower layers any more. */
+	const emptied = new WeakSet<TreeNode>();
 	const skipped: string[] = [];
 	let entries = 0;
 	let bytes = 0;
@@ -83,7 +86,8 @@ export async function applyTarLayer(
 		placed.add(made);
 	};
 
-	for await (const { header, read, skip } of readTar(tar, options.source)) {
+	const stream = bounded(tar, () => refuse(`a stream of more than ${limits.maxLayerStreamBytes} bytes`));
+	for await (const { header, read, skip } of readTar(stream, options.source)) {
 		if (++entries > maxEntries) throw refuse(`more than ${maxEntries} entries`);
 		const path = checkName(header.name, refuse);
 		const name = path.slice(path.lastIndexOf("/") + 1);
@@ -92,7 +96,8 @@ export async function applyTarLayer(
 			const folder = path.slice(0, path.length - name.length);
 			if (name === OPAQUE) {
 				const at = tree.resolve(folder);
-				if (at?.kind === "directory") {
+				if (at?.kind === "directory" && !emptied.has(at)) {
+					emptied.add(at);
 					for (const [child, node] of at.children) if (!placed.has(node)) at.children.delete(child);
 				}
 			} else {
@@ -103,6 +108,9 @@ export async function applyTarLayer(
 			}
 			await skip();
 			continue;
+		}
+		for (const record in header.pax ?? {}) {
+			if (record.startsWith("GNU.sparse.")) throw refuse(`${shown(path)} is a sparse file, which is not read`);
 		}
 		switch (header.type) {
 			case "directory":
@@ -156,12 +164,20 @@ export async function applyTarLayer(
 			}
 			case "character-device":
 			case "block-device":
+				if (!path.startsWith("dev/")) {
+					throw refuse(`${shown(path)} is a device, and an image can have none outside of dev/`);
+				}
+				skipped.push(path);
+				await skip();
+				break;
 			case "fifo":
 				skipped.push(path);
 				await skip();
 				break;
 			default:
-				throw refuse(`${path}: an entry of the unknown type ${JSON.stringify(header.type)}`);
+				throw refuse(
+					`${shown(path)} is of a type that is not read: a sparse file, a part of one, or no standard entry`,
+				);
 		}
 	}
 	return { entries, bytes, skipped };
@@ -182,18 +198,31 @@ function attributesOf(header: Header): Attributes {
 
 /** The entry's path without a leading "./" and a trailing "/"; the root is "". */
 function checkName(name: string, refuse: (what: string) => SandboxError): string {
-	const shown = JSON.stringify(name.length > 120 ? `${name.slice(0, 120)}…` : name);
-	if (name.startsWith("/")) throw refuse(`the name ${shown} is absolute`);
-	if (name.includes("\0")) throw refuse(`the name ${shown} holds a NUL`);
+	if (name.startsWith("/")) throw refuse(`the name ${shown(name)} is absolute`);
+	if (name.includes("\0")) throw refuse(`the name ${shown(name)} holds a NUL`);
 	if (Buffer.byteLength(name) > limits.maxPathBytes)
-		throw refuse(`a name longer than ${limits.maxPathBytes} bytes: ${shown}`);
+		throw refuse(`a name longer than ${limits.maxPathBytes} bytes: ${shown(name)}`);
 	const parts = splitPath(name);
 	for (const part of parts) {
-		if (part === "..") throw refuse(`the name ${shown} leads out of its folder`);
+		if (part === "..") throw refuse(`the name ${shown(name)} leads out of its folder`);
 		if (Buffer.byteLength(part) > limits.maxNameBytes)
-			throw refuse(`a component longer than ${limits.maxNameBytes} bytes: ${shown}`);
+			throw refuse(`a component longer than ${limits.maxNameBytes} bytes: ${shown(name)}`);
 	}
 	return parts.join("/");
+}
+
+/** A name for an error: short, and without control characters. */
+function shown(name: string): string {
+	return JSON.stringify(name.length > 120 ? `${name.slice(0, 120)}…` : name);
+}
+
+async function* bounded(tar: AsyncIterable<Uint8Array>, tooLong: () => SandboxError): AsyncGenerator<Uint8Array> {
+	let bytes = 0;
+	for await (const chunk of tar) {
+		bytes += chunk.length;
+		if (bytes > limits.maxLayerStreamBytes) throw tooLong();
+		yield chunk;
+	}
 }
 
 interface TarEntry {
@@ -208,11 +237,17 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 	const parser = extract();
 	let upstream: { error: unknown } | undefined;
 	let seen = 0;
+	/** Where the data of the last entry ends. */
+	let dataEnd = 0;
 	let zeroTail = 0;
+	const bad = (reason: string) => new SandboxError("corrupt", `${source} is no whole tar archive: ${reason}`);
 	const feeding = (async () => {
 		try {
 			for await (const chunk of tar) {
 				seen += chunk.length;
+				if (seen - chunk.length - dataEnd > limits.maxTarGapBytes) {
+					throw bad(`more than ${limits.maxTarGapBytes} bytes of headers or zeros on end`);
+				}
 				zeroTail = countZeroTail(chunk, zeroTail);
 				const hasRoom = parser.write(chunk);
 				if (!hasRoom && !parser.destroying) await new Promise<void>((resolve) => onceDrained(parser, resolve));
@@ -224,7 +259,6 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 			parser.destroy(error instanceof Error ? error : new Error(String(error)));
 		}
 	})();
-	const bad = (reason: string) => new SandboxError("corrupt", `${source} is no whole tar archive: ${reason}`);
 	const fail = (error: unknown) =>
 		upstream !== undefined
 			? upstream.error
@@ -243,6 +277,11 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 			if (next.done === true) break;
 			const entry = next.value;
 			const header = entry.header;
+			const { type, size = 0, byteOffset } = header as Header & { byteOffset: number };
+			dataEnd = byteOffset + (type === "directory" ? 0 : size);
+			if (Object.keys(header.pax ?? {}).length > limits.maxPaxRecords) {
+				throw bad(`an entry with more than ${limits.maxPaxRecords} attributes`);
+			}
 			const read = async function* () {
 				try {
 					for await (const chunk of entry) yield chunk as Uint8Array;

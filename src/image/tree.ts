@@ -39,6 +39,10 @@ const PLAIN_DIRECTORY: Attributes = { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
 
 export class Tree {
 	readonly root: DirectoryNode;
+	/** Folders that were made because an entry below them needs them. */
+	#made = 0;
+	/** Components of all links that were followed. */
+	#linkSteps = 0;
 
 	constructor(root: DirectoryNode = directory(PLAIN_DIRECTORY)) {
 		this.root = root;
@@ -55,7 +59,7 @@ export class Tree {
 	/** The entry at a path with all symbolic links followed inside the tree. */
 	resolve(path: string): TreeNode | undefined {
 		const parts = splitPath(path);
-		return this.#follow([], parts, false).node;
+		return this.#follow(parts, false).node;
 	}
 
 	/** The folder at a path, links followed inside the tree, missing ones made. Throws where a file is in the way. */
@@ -87,28 +91,38 @@ export class Tree {
 		return this.#walk(parts, false)?.children.delete(name) ?? false;
 	}
 
-	/** All entries but the root with their paths (no leading slash), parents first, in the order of their names. */
-	*entries(below: DirectoryNode = this.root, prefix = ""): Generator<[path: string, node: TreeNode]> {
-		for (const [name, node] of sortedChildren(below)) {
-			yield [prefix + name, node];
-			if (node.kind === "directory") yield* this.entries(node, `${prefix}${name}/`);
+	/** All entries below a folder with their paths from there (no leading slash), parents first, in the order of their names. */
+	*entries(below: DirectoryNode = this.root): Generator<[path: string, node: TreeNode]> {
+		const open = [{ prefix: "", children: sortedChildren(below), next: 0 }];
+		for (let at = open.at(-1); at !== undefined; at = open.at(-1)) {
+			const child = at.children[at.next++];
+			if (child === undefined) {
+				open.pop();
+				continue;
+			}
+			const [name, node] = child;
+			const path = at.prefix + name;
+			yield [path, node];
+			if (node.kind === "directory") open.push({ prefix: `${path}/`, children: sortedChildren(node), next: 0 });
 		}
 	}
 
 	#walk(parts: readonly string[], make: boolean, attributes?: Attributes): DirectoryNode | undefined {
-		const { node } = this.#follow([], parts, make, attributes);
+		const { node } = this.#follow(parts, make, attributes);
 		return node?.kind === "directory" ? node : undefined;
 	}
 
-	/** Walks `parts` from the folder at `from`; ".." above the root stays at the root, as in a chroot. */
-	#follow(from: string[], parts: readonly string[], make: boolean, attributes?: Attributes): { node?: TreeNode } {
+	/** Walks `parts` from the root; ".." above the root stays at the root, as in a chroot. */
+	#follow(parts: readonly string[], make: boolean, attributes?: Attributes): { node?: TreeNode } {
 		const stack: DirectoryNode[] = [this.root];
 		const names: string[] = [];
-		const todo = [...from, ...parts];
+		/** The last one is next. */
+		const todo = [...parts].reverse();
 		let links = 0;
-		while (todo.length > 0) {
-			const name = todo.shift();
-			if (name === undefined || name === "" || name === ".") continue;
+		for (;;) {
+			const name = todo.pop();
+			if (name === undefined) return { node: stack[stack.length - 1] ?? this.root };
+			if (name === "" || name === ".") continue;
 			const at = stack[stack.length - 1] ?? this.root;
 			if (name === "..") {
 				if (stack.length > 1) {
@@ -120,6 +134,9 @@ export class Tree {
 			let next = at.children.get(name);
 			if (next === undefined) {
 				if (!make) return {};
+				if (++this.#made > limits.maxTreeEntries) {
+					throw new SandboxError("corrupt", `more than ${limits.maxTreeEntries} folders`);
+				}
 				next = directory(todo.length === 0 && attributes ? attributes : PLAIN_DIRECTORY);
 				at.children.set(name, next);
 			}
@@ -127,7 +144,12 @@ export class Tree {
 				if (++links > limits.maxSymlinks) {
 					throw new SandboxError("corrupt", `${[...names, name].join("/")}: more than ${limits.maxSymlinks} links`);
 				}
-				todo.unshift(...next.target.split("/"));
+				const target = next.target.split("/");
+				this.#linkSteps += target.length;
+				if (this.#linkSteps > limits.maxLinkSteps) {
+					throw new SandboxError("corrupt", `its links lead over more than ${limits.maxLinkSteps} folders in all`);
+				}
+				todo.push(...target.reverse());
 				if (next.target.startsWith("/")) {
 					stack.length = 1;
 					names.length = 0;
@@ -135,10 +157,15 @@ export class Tree {
 				continue;
 			}
 			if (next.kind === "file") return todo.some((part) => part !== "" && part !== ".") ? {} : { node: next };
+			if (make && stack.length > limits.maxTreeDepth) {
+				throw new SandboxError(
+					"corrupt",
+					`${names.slice(0, 8).join("/")}/…: more than ${limits.maxTreeDepth} folders deep`,
+				);
+			}
 			stack.push(next);
 			names.push(name);
 		}
-		return { node: stack[stack.length - 1] ?? this.root };
 	}
 }
 
