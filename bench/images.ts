@@ -6,7 +6,7 @@
 
 import { parseArgs } from "node:util";
 import { built } from "./built.js";
-import { startServer } from "./server-client.js";
+import { type ServerClient, startServer } from "./server-client.js";
 import { median, series, timed } from "./statistics.js";
 
 /** Programs of which an image has some: each is run in a new machine (first, and then until the fourth time). */
@@ -47,21 +47,23 @@ const seconds = (ms: number) => (ms < 9_950 ? (ms / 1000).toFixed(ms < 995 ? 2 :
 const mib = (bytes: number) => `${Math.round(bytes / 1024 / 1024)}`;
 const env = { SANDBOX86_HOME: home };
 
-const rows: string[][] = [];
+/** The programs' rows, printed after the images' own. */
 const programs: string[][] = [];
+printHead(["image", "build, s", "contents, MiB", "boot snapshot, MiB", "new server to first result, s"]);
 for (const { name, state, manifest, bootSnapshotBytes } of await listImages(home)) {
 	if (state === "missing" || (positionals.length > 0 && !positionals.includes(name))) continue;
 	process.stderr.write(`image ${name}\n`);
 	const firsts = await series(3, async () => {
-		let took = 0;
-		took = await timed(async () => {
+		const servers: ServerClient[] = [];
+		const took = await timed(async () => {
 			const server = await startServer(["--image", name], env);
+			servers.push(server);
 			await server.call("bash", { command: "true" });
-			await server.close();
 		});
+		for (const server of servers) await server.close();
 		return took;
 	});
-	rows.push([
+	printRow([
 		name,
 		manifest === undefined ? "-" : seconds(manifest.buildMs),
 		manifest === undefined ? "-" : mib(manifest.fileBytes),
@@ -82,15 +84,22 @@ for (const { name, state, manifest, bootSnapshotBytes } of await listImages(home
 				return ms;
 			});
 			const isWarm = manifest?.warmCommands.includes(program.command) === true;
+			process.stderr.write(`  ${program.name}: ${times.map(seconds).join(", ")} s\n`);
 			programs.push([name, program.name, isWarm ? "yes" : "no", seconds(times[0] ?? 0), seconds(times[3] ?? 0)]);
 		}
 		await server.close();
 	}
 }
 
-function print(head: readonly string[], table: readonly string[][]): void {
-	for (const row of [head, head.map(() => "---"), ...table]) process.stdout.write(`| ${row.join(" | ")} |\n`);
-	process.stdout.write("\n");
+process.stdout.write("\n");
+printHead(["image", "program", "in the boot snapshot", "first, s", "fourth, s"]);
+for (const row of programs) printRow(row);
+
+function printHead(cells: readonly string[]): void {
+	printRow(cells);
+	printRow(cells.map(() => "---"));
 }
-print(["image", "build, s", "contents, MiB", "boot snapshot, MiB", "new server to first result, s"], rows);
-print(["image", "program", "in the boot snapshot", "first, s", "fourth, s"], programs);
+
+function printRow(cells: readonly string[]): void {
+	process.stdout.write(`| ${cells.join(" | ")} |\n`);
+}

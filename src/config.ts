@@ -14,6 +14,9 @@ const MIN_BYTE_COUNT = 1024;
 /** The letter at N stands for 1024^N. */
 const UNITS = ["", "k", "M", "G"];
 
+/** v86 puts the initramfs at 64 MiB (src/kernel.js, load_kernel); with less memory no kernel boots. */
+const MIN_MEMORY_MIB = 72;
+
 interface OptionMeta {
 	readonly flag: string;
 	readonly env: string;
@@ -62,17 +65,17 @@ export const configSchema = z.object({
 	image: option(
 		z.string().regex(IMAGE_NAME, "a name of up to 64 of a-z 0-9 . _ - is needed").default("base"),
 		{ flag: "image", env: "SANDBOX86_IMAGE", value: "NAME" },
-		"the image that the machine runs: base (Debian with Python, git and curl), tiny (busybox), or another of sandbox86 image list",
+		"the image that the machine runs: base (Debian with Python, git and curl), tiny (busybox) or your own",
 	),
 	memoryMiB: option(
-		wholeNumber(64, 2047, "MiB").optional(),
+		wholeNumber(MIN_MEMORY_MIB, 2047, "MiB").optional(),
 		{
 			flag: "memory",
 			env: "SANDBOX86_MEMORY_MIB",
 			value: "MIB",
 			defaultText: "what the image's recipe says, else 512",
 		},
-		"the machine's memory in MiB, 64 to 2047; its disk is in there, too",
+		`the machine's memory in MiB, ${MIN_MEMORY_MIB} to 2047; its disk is in there, too`,
 	),
 	home: option(
 		filePath.default(() => envPaths("sandbox86", { suffix: "" }).data),

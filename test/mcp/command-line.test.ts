@@ -30,7 +30,7 @@ describe("the command line", () => {
 	});
 
 	it.each([
-		[["--memory", "lots"], {}, '--memory is "lots", but a whole number of MiB from 64 to 2047 is needed'],
+		[["--memory", "lots"], {}, '--memory is "lots", but a whole number of MiB from 72 to 2047 is needed'],
 		[["--bogus"], {}, "unknown option --bogus"],
 		[[], { SANDBOX86_TIMEOUT_MS: "-1" }, 'SANDBOX86_TIMEOUT_MS is "-1"'],
 	])("ends with exit code 2 and a clear line on stderr: %j %j", (args, env, message) => {

@@ -10,13 +10,14 @@ function config(argv: string[], env: Record<string, string> = {}): Config {
 
 describe("the configuration", () => {
 	it("has a default for everything", () => {
-		expect(config([])).toMatchObject({ image: "base", memoryMiB: 512, timeoutMs: 50_000, logLevel: "warn" });
+		expect(config([])).toMatchObject({ image: "base", timeoutMs: 50_000, logLevel: "warn" });
+		expect(config([]).memoryMiB).toBeUndefined();
 		expect(isAbsolute(config([]).home)).toBe(true);
 	});
 
 	it.each([
 		["--image", "SANDBOX86_IMAGE", "tiny", { image: "tiny" }],
-		["--memory", "SANDBOX86_MEMORY_MIB", "64", { memoryMiB: 64 }],
+		["--memory", "SANDBOX86_MEMORY_MIB", "72", { memoryMiB: 72 }],
 		["--home", "SANDBOX86_HOME", "/data", { home: "/data" }],
 		["--mirror", "SANDBOX86_MIRROR", "http://127.0.0.1:8000/debian", { mirror: "http://127.0.0.1:8000/debian" }],
 		["--network", "SANDBOX86_NETWORK", "none", { network: "none" }],
@@ -40,7 +41,7 @@ describe("the configuration", () => {
 
 	it("puts a flag before its variable, and takes an empty variable for none", () => {
 		expect(config(["--memory", "256"], { SANDBOX86_MEMORY_MIB: "128" }).memoryMiB).toBe(256);
-		expect(config([], { SANDBOX86_MEMORY_MIB: "" }).memoryMiB).toBe(512);
+		expect(config([], { SANDBOX86_MEMORY_MIB: "" }).memoryMiB).toBeUndefined();
 	});
 
 	it("takes the relay, with no rules, where nothing else is said", () => {
@@ -66,14 +67,14 @@ describe("the configuration", () => {
 			["--max-flow-bytes", "0"],
 			'--max-flow-bytes is "0", but a number of bytes such as 500M or 2G is needed, at least 1024',
 		],
-		[["--memory", "63"], '--memory is "63", but a whole number of MiB from 64 to 2047 is needed'],
+		[["--memory", "71"], '--memory is "71", but a whole number of MiB from 72 to 2047 is needed'],
 		[["--memory", "2048"], '--memory is "2048", but'],
 		[["--memory", "1e3"], '--memory is "1e3", but'],
 		[["--memory=-1"], '--memory is "-1", but'],
 		[["--memory", "99999999999999999999"], "--memory is"],
 		[["--memory"], "--memory needs a value"],
 		[["--memory", "--image"], "--memory needs a value"],
-		[["--memory", "64", "--memory", "65"], "--memory is given twice"],
+		[["--memory", "72", "--memory", "73"], "--memory is given twice"],
 		[["--image", "../../etc"], '--image is "../../etc", but a name'],
 		[["--home", ""], '--home is "", but a path is needed'],
 		[["--audit-log", "a\0b"], "--audit-log is"],
@@ -124,7 +125,7 @@ describe("the help text", () => {
 			expect(help).toContain(meta.env);
 			expect(help).toContain(meta.description);
 		}
-		expect(help).toContain("(SANDBOX86_MEMORY_MIB; default: 512)");
+		expect(help).toContain("(SANDBOX86_MEMORY_MIB; default: what the image's recipe says, else 512)");
 		expect(help.split("\n").every((line) => line.length <= 120)).toBe(true);
 	});
 });

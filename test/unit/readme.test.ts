@@ -2,6 +2,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { COMMANDS, configSchema, parseCommandLine } from "../../src/config.js";
+import { parseRecipe } from "../../src/image/recipe.js";
+import { parseFrom } from "../../src/image/sources/sources.js";
 import { parsePortForward } from "../../src/network.js";
 import { formatAuditLine } from "../../src/relay/audit-log.js";
 import { RELAY_USAGE } from "../../src/relay/command.js";
@@ -20,9 +22,9 @@ function blocks(language: string): string[] {
 
 describe("the README", () => {
 	it("configures clients with arguments that the server takes", () => {
-		const configurations = blocks("json").map(
-			(text) => JSON.parse(text) as Record<string, Record<string, { args: string[] }>>,
-		);
+		const configurations = blocks("json")
+			.map((text) => JSON.parse(text) as Record<string, Record<string, { args: string[] }>>)
+			.filter((block) => "mcpServers" in block || "servers" in block);
 		expect(configurations).toHaveLength(2);
 		for (const configuration of configurations) {
 			const servers = configuration.mcpServers ?? configuration.servers;
@@ -30,6 +32,12 @@ describe("the README", () => {
 			expect(program).toMatch(/\/dist\/cli\.js$/);
 			expect(parseCommandLine(args, {})).toMatchObject({ kind: "run", command: "serve" });
 		}
+	});
+
+	it("shows recipes that can be read", () => {
+		const recipes = blocks("json").filter((text) => "from" in (JSON.parse(text) as object));
+		expect(recipes).toHaveLength(1);
+		for (const text of recipes) expect(parseFrom(parseRecipe(text, "README.md").from).source.scheme).toBe("oci");
 	});
 
 	it("names every option with its variable, and every tool", () => {

@@ -279,9 +279,9 @@ describe("a hostile image file", () => {
 		["a name with a slash", [["a/b", 0, 0, 0o100644, 0, 0, "0".repeat(64)]], "not a file name"],
 		["the name ..", [["..", 0, 0, 0o40755, 0, 0, []]], "not a file name"],
 		["one name twice", [1, 2].map(() => ["a", 0, 0, 0o40755, 0, 0, []]), "occurs twice"],
-		["a content that is no hash", [["a", 0, 0, 0o100644, 0, 0, "0123abcd"]], "not named by a SHA-256"],
-		["a name that is too long", [["a".repeat(256), 0, 0, 0o40755, 0, 0, []]], "too long"],
-		["an empty link", [["a", 0, 0, 0o120777, 0, 0, ""]], "not a link target"],
+		["a content that is no hash", [["a", 0, 0, 0o100644, 0, 0, "0123abcd"]], "/a: no content"],
+		["a name that is too long", [["a".repeat(256), 0, 0, 0o40755, 0, 0, []]], "a name longer than 255 bytes"],
+		["an empty link", [["a", 0, 0, 0o120777, 0, 0, ""]], "/a: no target"],
 		["a time that is none", [["a", 0, -1, 0o40755, 0, 0, []]], "not an attribute"],
 		["a device", [["a", 0, 0, 0o20644, 0, 0]], "neither folder, file nor link"],
 		[
