@@ -58,23 +58,28 @@ export async function applyTarLayer(
 	let entries = 0;
 	let bytes = 0;
 
-	const ensureParent = (path: string) => {
-		const parent = splitPath(path).slice(0, -1).join("/");
+	/** What the tree refuses is told as the archive's fault. */
+	const inTree = <T>(work: () => T): T => {
 		try {
-			tree.makeDirectory(parent);
+			return work();
 		} catch (error) {
 			throw error instanceof SandboxError ? refuse(error.message) : error;
 		}
 	};
+	const ensureParent = (path: string) => {
+		const parent = splitPath(path).slice(0, -1).join("/");
+		inTree(() => tree.makeDirectory(parent));
+	};
 	const place = (path: string, node: TreeNode) => {
 		ensureParent(path);
-		tree.set(path, node);
+		inTree(() => tree.set(path, node));
 		placed.add(node);
 	};
 	const placeDirectory = (path: string, attributes: Attributes) => {
 		ensureParent(path);
-		const known = tree.get(path);
-		const followed = known?.kind === "symlink" && options.directorySymlinks === "follow" ? tree.resolve(path) : known;
+		const known = inTree(() => tree.get(path));
+		const isFollowed = known?.kind === "symlink" && options.directorySymlinks === "follow";
+		const followed = isFollowed ? inTree(() => tree.resolve(path)) : known;
 		if (followed?.kind === "directory") {
 			// dpkg leaves a folder that a link leads to as it is.
 			if (followed === known) Object.assign(followed, attributes);
@@ -82,7 +87,7 @@ export async function applyTarLayer(
 			return;
 		}
 		const made = directory(attributes);
-		tree.set(path, made);
+		inTree(() => tree.set(path, made));
 		placed.add(made);
 	};
 
@@ -95,7 +100,7 @@ export async function applyTarLayer(
 		if (options.whiteouts && name.startsWith(WHITEOUT)) {
 			const folder = path.slice(0, path.length - name.length);
 			if (name === OPAQUE) {
-				const at = tree.resolve(folder);
+				const at = inTree(() => tree.resolve(folder));
 				if (at?.kind === "directory" && !emptied.has(at)) {
 					emptied.add(at);
 					for (const [child, node] of at.children) if (!placed.has(node)) at.children.delete(child);
@@ -103,7 +108,7 @@ export async function applyTarLayer(
 			} else {
 				const target = name.slice(WHITEOUT.length);
 				if (target === "" || target === "." || target === "..") throw refuse(`a whiteout of ${JSON.stringify(target)}`);
-				const victim = tree.get(folder + target);
+				const victim = inTree(() => tree.get(folder + target));
 				if (victim !== undefined && !placed.has(victim)) tree.remove(folder + target);
 			}
 			await skip();
@@ -153,7 +158,7 @@ export async function applyTarLayer(
 				const from = checkName(header.linkname ?? "", refuse);
 				options.onEntry?.(path);
 				if (options.exclude?.(path, "file") !== true) {
-					const origin = tree.get(from);
+					const origin = inTree(() => tree.get(from));
 					if (origin === undefined || origin.kind === "directory") {
 						throw refuse(`${path} is a hard link to ${JSON.stringify(from)}, which is no file of the archive`);
 					}
@@ -277,7 +282,9 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 			if (next.done === true) break;
 			const entry = next.value;
 			const header = entry.header;
-			const { type, size = 0, byteOffset } = header as Header & { byteOffset: number };
+			const { type, size, byteOffset } = header as Header & { byteOffset: number };
+			// tar-stream lets some through that are none, and then waits for ever.
+			if (!Number.isSafeInteger(size) || size === undefined || size < 0) throw bad("an entry whose size is no number");
 			dataEnd = byteOffset + (type === "directory" ? 0 : size);
 			if (Object.keys(header.pax ?? {}).length > limits.maxPaxRecords) {
 				throw bad(`an entry with more than ${limits.maxPaxRecords} attributes`);

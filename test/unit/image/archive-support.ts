@@ -68,3 +68,52 @@ export function elfHeader(is64: boolean, machine: number, isLittle = true): Buff
 	else head.writeUInt16BE(machine, 18);
 	return head;
 }
+
+export interface RawHeader {
+	readonly type?: string;
+	readonly link?: string;
+	/** 12 bytes of the size field, or a number. */
+	readonly size?: number | Buffer;
+	/** Goes before the name, with a slash. */
+	readonly prefix?: string;
+}
+
+/** One header block (POSIX ustar) with whatever an honest writer would not write. */
+export function tarHeader(name: string, { type = "0", link = "", size = 0, prefix = "" }: RawHeader = {}): Buffer {
+	const block = Buffer.alloc(512);
+	block.write(name, 0, 100);
+	block.write("000644 \0", 100);
+	block.write("000000 \0", 108);
+	block.write("000000 \0", 116);
+	if (typeof size === "number") block.write(`${size.toString(8).padStart(11, "0")} `, 124);
+	else size.copy(block, 124);
+	block.write("00000000000 ", 136);
+	block.write("        ", 148);
+	block.write(type, 156, 1);
+	block.write(link, 157, 100);
+	block.write("ustar\x0000", 257);
+	block.write(prefix, 345, 155);
+	const sum = block.reduce((total, byte) => total + byte, 0);
+	block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
+	return block;
+}
+
+/** Bytes filled up to whole blocks. */
+export function padded(content: string | Buffer): Buffer {
+	const bytes = Buffer.from(content);
+	return Buffer.concat([bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)]);
+}
+
+/** A pax header for the next entry (or, with the type "g", for all that follow). */
+export function paxHeader(records: Readonly<Record<string, string>>, type = "x"): Buffer {
+	const lines = Object.entries(records).map(([key, value]) => {
+		const rest = Buffer.byteLength(` ${key}=${value}\n`);
+		let length = rest + 1;
+		while (String(length).length + rest !== length) length = String(length).length + rest;
+		return `${length} ${key}=${value}\n`;
+	});
+	const body = lines.join("");
+	return Buffer.concat([tarHeader("pax", { type, size: Buffer.byteLength(body) }), padded(body)]);
+}
+
+export const TAR_END = Buffer.alloc(1024);
