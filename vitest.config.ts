@@ -36,7 +36,13 @@ export default defineConfig({
 			},
 			{
 				resolve: { alias: builtModules },
-				test: { ...machineTests, name: "image", include: ["test/image/**/*.test.ts"], sequence: { groupOrder: 2 } },
+				test: {
+					...machineTests,
+					testTimeout: 300_000,
+					name: "image",
+					include: ["test/image/**/*.test.ts"],
+					sequence: { groupOrder: 2 },
+				},
 			},
 			{
 				resolve: { alias: builtModules },

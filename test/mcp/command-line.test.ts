@@ -66,7 +66,7 @@ describe("the command line", () => {
 		const { status, stdout, stderr } = run(["--home", home, "--forward", `${port}:80`]);
 		server.close();
 		expect(stdout).toBe("");
-		expect(stderr).toContain(`--forward can't have port ${port} of 127.0.0.1 (EADDRINUSE)`);
+		expect(stderr).toContain(`--forward can't have TCP port ${port} of 127.0.0.1 (EADDRINUSE)`);
 		expect(stderr).toContain("choose another port of the host");
 		expect(status).not.toBe(0);
 	});
