@@ -90,34 +90,39 @@ describe("a root as a tar, as docker export and Alpine's minirootfs have it", ()
 	});
 });
 
-describe("what v86's Docker tools write", () => {
-	it("becomes a machine", async () => {
-		const flat = join(folder, "flat");
+/** As fs2json.py and copy-to-sha256.py have it, without and with --zstd. */
+describe.each([".bin", ".bin.zst"])("what v86's Docker tools write, as %s", (suffix) => {
+	it("becomes a machine", async ({ skip }) => {
+		if (suffix === ".bin.zst" && spawnSync("zstd", ["--version"]).error !== undefined)
+			skip("the program zstd is missing");
+		const name = `v86${suffix.replaceAll(".", "-")}`;
+		const flat = join(folder, name);
 		mkdirSync(flat);
 		type Entry = [string, number, number, number, number, number, (string | Entry[])?];
 		const fsroot: Entry[] = [];
 		const folders = new Map<string, Entry[]>([["", fsroot]]);
 		for (const [path, node] of entries) {
-			const [, parent = "", name = ""] = /^(?:(.*)\/)?([^/]*)$/.exec(path) ?? [];
+			const [, parent = "", base = ""] = /^(?:(.*)\/)?([^/]*)$/.exec(path) ?? [];
 			const list = folders.get(parent);
 			const common = [1_700_000_000, node.mode, node.uid, node.gid] as const;
 			const typed = (bits: number) => [common[0], common[1] | bits, common[2], common[3]] as const;
 			if (node.kind === "directory") {
 				const children: Entry[] = [];
 				folders.set(path, children);
-				list?.push([name, 0, ...typed(0o040000), children]);
+				list?.push([base, 0, ...typed(0o040000), children]);
 			} else if (node.kind === "symlink") {
-				list?.push([name, 0, ...typed(0o120000), node.target]);
+				list?.push([base, 0, ...typed(0o120000), node.target]);
 			} else {
 				const bytes = readFileSync(join(contents, node.sha256));
-				const file = `${sha256(bytes).slice(0, 8)}.bin`;
-				writeFileSync(join(flat, file), bytes);
-				list?.push([name, bytes.length, ...typed(0o100000), file]);
+				const file = `${sha256(bytes).slice(0, 8)}${suffix}`;
+				const isPacked = suffix.endsWith(".zst");
+				writeFileSync(join(flat, file), isPacked ? execFileSync("zstd", ["-19", "-c"], { input: bytes }) : bytes);
+				list?.push([base, bytes.length, ...typed(0o100000), file]);
 			}
 		}
-		writeFileSync(join(folder, "v86-fs.json"), JSON.stringify({ fsroot, version: 3, size: 1 }));
-		await build("from-v86", "v86:v86-fs.json+flat");
-		const guest = await start("from-v86");
+		writeFileSync(join(folder, `${name}-fs.json`), JSON.stringify({ fsroot, version: 3, size: 1 }));
+		await build(name, `v86:${name}-fs.json+${name}`);
+		const guest = await start(name);
 		try {
 			await expectMachine(guest);
 		} finally {
