@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import envPaths from "env-paths";
 import { z } from "zod";
 import { SandboxError } from "./errors.js";
+import { IMAGE_NAME } from "./image/image-name.js";
 
 /** Longest time that a caller may give a command, ms. */
 export const MAX_TIMEOUT_MS = 600_000;
@@ -51,8 +52,6 @@ function byteCount(rule: string) {
 
 /** An option that may be given several times; its variable holds the values with commas between them. */
 const list = z.array(z.string()).default([]);
-
-const IMAGE_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 
 const filePath = z
 	.string()

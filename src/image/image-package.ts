@@ -10,10 +10,11 @@ import { escapeControls } from "../log.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import { hashFile } from "./content-store.js";
 import { type ExportedImage, type ExportOptions, exportImage } from "./export.js";
+import { checkImageName } from "./image-name.js";
 import { type ImportedImage, type ImportOptions, importImage } from "./import.js";
 import { limits } from "./limits.js";
 import { packageFile } from "./package-files.js";
-import { checkImageName, loadImage, TINY } from "./store.js";
+import { loadImage, TINY } from "./store.js";
 
 const ARCHIVE = "image.tar.gz";
 const PREFIX = "sandbox86-image-";

@@ -23,12 +23,13 @@ import {
 	TREE_ENTRY,
 } from "./export-format.js";
 import { requireFreeSpace } from "./free-space.js";
+import { checkImageName } from "./image-name.js";
 import { removeLeftovers } from "./leftovers.js";
 import { limits } from "./limits.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { acquireLock } from "./process-lock.js";
 import type { Progress } from "./progress.js";
-import { checkImageName, commitImage, imageDigest, imageFolders, TINY } from "./store.js";
+import { commitImage, imageDigest, imageFolders, TINY } from "./store.js";
 import { readTar } from "./tar-layer.js";
 
 /** Room beside what an image's files take, bytes. */

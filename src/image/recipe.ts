@@ -4,6 +4,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { z } from "zod";
 import { errnoOf, SandboxError } from "../errors.js";
+import { IMAGE_NAME, isImageName } from "./image-name.js";
 import { limits } from "./limits.js";
 import { packageFile } from "./package-files.js";
 
@@ -30,7 +31,8 @@ export const recipeSchema = z.strictObject({
 	$schema: z.string().optional(),
 	name: z
 		.string()
-		.regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, "must be up to 64 of a-z 0-9 . _ - and start with a letter or digit")
+		.regex(IMAGE_NAME, "must be up to 64 of a-z 0-9 . _ - and start with a letter or digit")
+		.refine(isImageName, 'must not end in "." or ".old"')
 		.describe("the image's name"),
 	from: z
 		.string()

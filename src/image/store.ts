@@ -14,6 +14,7 @@ import { errnoOf, SandboxError } from "../errors.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import { ContentStore, hashFile } from "./content-store.js";
 import { parseFsJson } from "./fs-json.js";
+import { checkImageName, IMAGE_NAME } from "./image-name.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { packageFile } from "./package-files.js";
 import { lockOwner } from "./process-lock.js";
@@ -24,7 +25,6 @@ import { withStoreLock } from "./store-lock.js";
 /** The image that comes with the package. */
 export const TINY = "tiny";
 const TINY_MEMORY_MIB = 512;
-const IMAGE_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 
 export interface ImageFolders {
 	readonly images: string;
@@ -42,15 +42,6 @@ export function imageFolders(home: string): ImageFolders {
 		downloads: join(home, "downloads"),
 		builds: join(home, "builds"),
 	};
-}
-
-export function checkImageName(name: string): void {
-	if (IMAGE_NAME.test(name) && !name.endsWith(".") && !name.endsWith(".old")) return;
-	throw new SandboxError(
-		"invalid-argument",
-		`not an image name: ${JSON.stringify(name)}`,
-		"use up to 64 of a-z 0-9 . _ - and start with a letter or digit",
-	);
 }
 
 /** Our own part of every image: the paths of kernel, init and firmware. */

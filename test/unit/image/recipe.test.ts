@@ -53,6 +53,8 @@ describe("a recipe", () => {
 		["not JSON", "{", /no JSON/],
 		["an unknown field", recipe({ commands: [] }), /commands/],
 		["a name with a slash", recipe({ name: "a/b" }), /name/],
+		["a name that another image has while it is replaced", recipe({ name: "base.old" }), /name/],
+		["a name with a dot at its end", recipe({ name: "base." }), /name/],
 		["a source without a kind", recipe({ from: "trixie" }), /from/],
 		["a package with an option in it", recipe({ packages: ["--force"] }), /packages/],
 		["a package with a quote", recipe({ packages: ["a'b"] }), /packages/],
