@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf, SandboxError } from "../errors.js";
-import { onDisk } from "./disk.js";
+import { namesIn, onDisk, writeAll } from "./disk.js";
 
 export interface StoredContent {
 	/** 64 hex digits. */
@@ -107,7 +107,7 @@ export class ContentStore {
 
 	/** Names of all contents. */
 	async list(): Promise<string[]> {
-		return (await this.#names()).filter((name) => HEX64.test(name));
+		return (await namesIn(this.folder)).filter((name) => HEX64.test(name));
 	}
 
 	/** Moves all contents into another store of the same disk, in place of what is damaged there. */
@@ -126,17 +126,8 @@ export class ContentStore {
 
 	/** Removes what an interrupted process left half-written. Nobody may be writing. */
 	async removeTemporary(): Promise<void> {
-		for (const name of await this.#names()) {
+		for (const name of await namesIn(this.folder)) {
 			if (TEMPORARY.test(name)) await rm(join(this.folder, name), { force: true });
-		}
-	}
-
-	async #names(): Promise<string[]> {
-		try {
-			return await readdir(this.folder);
-		} catch (error) {
-			if (errnoOf(error) === "ENOENT") return [];
-			throw error;
 		}
 	}
 
@@ -164,10 +155,6 @@ async function isAsLong(path: string, other: string): Promise<boolean> {
 		if (errnoOf(error) === "ENOENT") return false;
 		throw error;
 	}
-}
-
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-	for (let at = 0; at < bytes.length; ) at += (await handle.write(bytes, at)).bytesWritten;
 }
 
 /** SHA-256 (hex) of a file. */

@@ -1,10 +1,10 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { onDisk } from "./disk.js";
+import { onDisk, writeAll } from "./disk.js";
 import { limits } from "./limits.js";
 
 export interface DownloaderOptions {
@@ -391,8 +391,4 @@ async function hashOf(path: string): Promise<Hash> {
 	const hash = createHash("sha256");
 	for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
 	return hash;
-}
-
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-	for (let at = 0; at < bytes.length; ) at += (await handle.write(bytes, at)).bytesWritten;
 }

@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
@@ -14,6 +14,7 @@ import type { MachineImage } from "../vm/machine-image.js";
 import { openSnapshotFile } from "../vm/snapshot/file.js";
 import { ByteProgress } from "./byte-progress.js";
 import { hashFile } from "./content-store.js";
+import { namesIn, writeAll } from "./disk.js";
 import {
 	bootSnapshotName,
 	contentsOf,
@@ -142,12 +143,8 @@ async function gatherBootSnapshots(
 	image: MachineImage,
 	log: Log,
 ): Promise<{ path: string; memoryMiB: number; sha256: string; bytes: number }[]> {
-	const names = await readdir(image.bootSnapshotsPath).catch((error: unknown) => {
-		if (errnoOf(error) === "ENOENT") return [];
-		throw error;
-	});
 	const found = [];
-	for (const name of names) {
+	for (const name of await namesIn(image.bootSnapshotsPath)) {
 		const path = join(image.bootSnapshotsPath, name);
 		try {
 			if (!name.endsWith(".sbx86")) continue;
@@ -290,10 +287,6 @@ async function drain(
 		{ ...(signal === undefined ? {} : { signal }) },
 	);
 	return { bytes, sha256: hash.digest("hex") };
-}
-
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-	for (let at = 0; at < bytes.length; ) at += (await handle.write(bytes, at)).bytesWritten;
 }
 
 async function refuseExisting(path: string): Promise<void> {

@@ -1,7 +1,7 @@
 /** Images as npm packages: `sandbox86-image-NAME`, with or without a scope, that carries one exported image. */
 
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -9,6 +9,7 @@ import { errnoOf, SandboxError } from "../errors.js";
 import { escapeControls } from "../log.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import { hashFile } from "./content-store.js";
+import { readBoundedText } from "./disk.js";
 import { type ExportedImage, type ExportOptions, exportImage } from "./export.js";
 import { checkImageName } from "./image-name.js";
 import { type ImportedImage, type ImportOptions, importImage } from "./import.js";
@@ -183,7 +184,7 @@ async function readImagePackage(folder: string, packageName: string, image: stri
 			`the package ${packageName} in ${folder} is no image package: ${escapeControls(reason)}`,
 			`install it again, or remove it: npm uninstall ${packageName}`,
 		);
-	const text = await readBounded(path, limits.maxPackageJsonBytes, refuse);
+	const text = await readBoundedText(path, limits.maxPackageJsonBytes, (reason) => refuse(`package.json: ${reason}`));
 	if (text === undefined) throw refuse("it has no package.json");
 	let value: unknown;
 	try {
@@ -200,27 +201,6 @@ async function readImagePackage(folder: string, packageName: string, image: stri
 	if (name !== packageName) throw refuse(`its package.json calls it ${JSON.stringify(name.slice(0, 250))}`);
 	if (sandbox86.image !== image) throw refuse(`it carries the image ${JSON.stringify(sandbox86.image.slice(0, 80))}`);
 	return { packageName, version, image, path: join(folder, sandbox86.file), sha256: sandbox86.sha256 };
-}
-
-/** A text file of at most this length; undefined where there is none. */
-async function readBounded(
-	path: string,
-	maxBytes: number,
-	refuse: (reason: string) => SandboxError,
-): Promise<string | undefined> {
-	try {
-		const handle = await open(path, "r");
-		try {
-			const { size } = await handle.stat();
-			if (size > maxBytes) throw refuse(`its package.json has ${size} bytes, at most ${maxBytes} are read`);
-			return await handle.readFile("utf8");
-		} finally {
-			await handle.close();
-		}
-	} catch (error) {
-		if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return undefined;
-		throw error;
-	}
 }
 
 async function refuseFilled(folder: string): Promise<void> {

@@ -11,7 +11,7 @@ import { readSnapshotHeader } from "../vm/snapshot/file.js";
 import { ByteProgress } from "./byte-progress.js";
 import { ContentStore } from "./content-store.js";
 import { decompress } from "./decompress.js";
-import { diskError } from "./disk.js";
+import { diskError, writeAll } from "./disk.js";
 import {
 	bootSnapshotName,
 	contentsOf,
@@ -398,7 +398,7 @@ async function copy(chunks: Chunks, path: string | undefined): Promise<Expected>
 		for await (const chunk of chunks) {
 			hash.update(chunk);
 			bytes += chunk.length;
-			for (let at = 0; handle !== undefined && at < chunk.length; ) at += (await handle.write(chunk, at)).bytesWritten;
+			if (handle !== undefined) await writeAll(handle, chunk);
 		}
 	} finally {
 		await handle?.close();

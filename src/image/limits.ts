@@ -36,8 +36,9 @@ export const limits = {
 	maxLinkSteps: 50_000_000,
 	/** Folders inside one another. */
 	maxTreeDepth: 256,
-	/** A recipe, bytes; what it may list. */
+	/** A recipe and its lock file, bytes; what a recipe may list. */
 	maxRecipeBytes: 4 * MIB,
+	maxLockFileBytes: 64 * MIB,
 	maxRecipePackages: 2_000,
 	maxRecipeCommands: 200,
 	maxRecipeFiles: 1_000,

@@ -3,10 +3,9 @@
  * others, so that the same recipe gives the same image on another day and another computer.
  */
 
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { errnoOf, SandboxError } from "../errors.js";
-import { writeFileAtomically } from "./disk.js";
+import { SandboxError } from "../errors.js";
+import { readBoundedText, writeFileAtomically } from "./disk.js";
 import { limits } from "./limits.js";
 
 export const lockFileSchema = z.strictObject({
@@ -31,15 +30,10 @@ export function lockFilePath(recipePath: string): string {
 
 /** Undefined where there is none; SandboxError("corrupt") where it is no lock file. */
 export async function readLockFile(path: string): Promise<LockFile | undefined> {
-	let text: string;
-	try {
-		text = await readFile(path, "utf8");
-	} catch (error) {
-		if (errnoOf(error) === "ENOENT") return undefined;
-		throw error;
-	}
 	const corrupt = (what: string) =>
 		new SandboxError("corrupt", `${path}: ${what}`, "make a new lock file with --update");
+	const text = await readBoundedText(path, limits.maxLockFileBytes, corrupt);
+	if (text === undefined) return undefined;
 	let value: unknown;
 	try {
 		value = JSON.parse(text);

@@ -1,9 +1,10 @@
 /** How an image is made, as one JSON file. The schema is published as images/recipe.schema.json. */
 
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { z } from "zod";
-import { errnoOf, SandboxError } from "../errors.js";
+import { SandboxError } from "../errors.js";
+import { readBoundedText } from "./disk.js";
 import { IMAGE_NAME, isImageName } from "./image-name.js";
 import { limits } from "./limits.js";
 import { packageFile } from "./package-files.js";
@@ -118,14 +119,10 @@ export async function readRecipe(which: string): Promise<RecipeFile> {
 }
 
 async function parseRecipeFile(path: string): Promise<Recipe> {
-	let text: string;
-	try {
-		text = await readFile(path, "utf8");
-	} catch (error) {
-		const why = errnoOf(error);
-		if (why === undefined) throw error;
-		throw new SandboxError("not-found", `the recipe ${path} can't be read (${why})`, "give the path of a JSON file");
-	}
+	const refuse = (code: "not-found" | "invalid-argument", reason: string) =>
+		new SandboxError(code, `the recipe ${path} can't be read (${reason})`, "give the path of a JSON file");
+	const text = await readBoundedText(path, limits.maxRecipeBytes, (reason) => refuse("invalid-argument", reason));
+	if (text === undefined) throw refuse("not-found", "ENOENT");
 	return parseRecipe(text, path);
 }
 

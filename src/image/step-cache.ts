@@ -4,11 +4,11 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { errnoOf, SandboxError } from "../errors.js";
-import { writeFileAtomically } from "./disk.js";
+import { namesIn, writeFileAtomically } from "./disk.js";
 import { parseFsJson, serializeFsJson } from "./fs-json.js";
 import type { SourceTree } from "./source.js";
 
@@ -69,13 +69,8 @@ export class StepCache {
 	}
 
 	async keys(): Promise<string[]> {
-		try {
-			const names = await readdir(this.#folder);
-			return names.flatMap((name) => (STEP_FILE.test(name) ? [name.slice(0, -".json".length)] : []));
-		} catch (error) {
-			if (errnoOf(error) === "ENOENT") return [];
-			throw error;
-		}
+		const names = await namesIn(this.#folder);
+		return names.flatMap((name) => (STEP_FILE.test(name) ? [name.slice(0, -".json".length)] : []));
 	}
 
 	/** The stored text, in which all hashes of its contents stand. */

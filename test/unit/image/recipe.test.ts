@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+	mkdirSync,
+	mkdtempSync,
+	readdirSync,
+	readFileSync,
+	rmSync,
+	symlinkSync,
+	truncateSync,
+	writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -6,6 +15,7 @@ import { z } from "zod";
 import { ContentStore } from "../../../src/image/content-store.js";
 import { installScript } from "../../../src/image/install-script.js";
 import { installedPackages } from "../../../src/image/installed-packages.js";
+import { limits } from "../../../src/image/limits.js";
 import { lockFilePath, readLockFile, writeLockFile } from "../../../src/image/lock-file.js";
 import { parseRecipe, readRecipe, recipeNames, recipeSchema } from "../../../src/image/recipe.js";
 import { putEnvironment, putRecipeFiles, readRecipeFiles } from "../../../src/image/recipe-files.js";
@@ -82,6 +92,17 @@ describe("a recipe", () => {
 		expect(await readRecipe(join(folder, "mine.json"))).toMatchObject({ recipe: { name: "mine" }, folder });
 		await expect(readRecipe("nothing")).rejects.toThrow(/no recipe for an image nothing/);
 		await expect(readRecipe(join(folder, "nothing.json"))).rejects.toThrow(/can't be read \(ENOENT\)/);
+	});
+
+	it("that is too long or no file is refused before it is read", async () => {
+		writeFileSync(join(folder, "long.json"), " ".repeat(limits.maxRecipeBytes + 1));
+		mkdirSync(join(folder, "folder.json"));
+		const too = `it has ${limits.maxRecipeBytes + 1} bytes, at most ${limits.maxRecipeBytes} are read`;
+		await expect(readRecipe(join(folder, "long.json"))).rejects.toMatchObject({
+			code: "invalid-argument",
+			message: expect.stringContaining(too),
+		});
+		await expect(readRecipe(join(folder, "folder.json"))).rejects.toThrow(/can't be read \(it is no file\)/);
 	});
 
 	it("is described by the published schema", async () => {
@@ -202,6 +223,18 @@ describe("a lock file", () => {
 			code: "corrupt",
 			hint: expect.stringMatching(/--update/),
 		});
+	});
+});
+
+describe("a lock file that is none", () => {
+	it("is refused before it is read", async () => {
+		const path = join(folder, "x.lock.json");
+		mkdirSync(path);
+		await expect(readLockFile(path)).rejects.toMatchObject({ code: "corrupt" });
+		rmSync(path, { recursive: true });
+		writeFileSync(path, "");
+		truncateSync(path, limits.maxLockFileBytes + 1);
+		await expect(readLockFile(path)).rejects.toThrow(/at most \d+ are read/);
 	});
 });
 

@@ -1,10 +1,10 @@
 /** Users and passwords that `docker login` left in ~/.docker/config.json. Credential helpers are not asked. */
 
-import { open } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
-import { errnoOf, SandboxError } from "../../../errors.js";
+import { SandboxError } from "../../../errors.js";
+import { readBoundedText } from "../../disk.js";
 import { limits } from "../../limits.js";
 
 const configSchema = z.object({
@@ -26,7 +26,7 @@ export async function basicCredentials(registry: string, path: string): Promise<
 			`${path} cannot be read: ${reason}`,
 			"mend it, or log in anew with docker login",
 		);
-	const text = await readBounded(path, refuse);
+	const text = await readBoundedText(path, limits.maxDockerConfigBytes, refuse);
 	if (text === undefined) return undefined;
 	let value: unknown;
 	try {
@@ -48,24 +48,4 @@ export async function basicCredentials(registry: string, path: string): Promise<
 		return bytes.toString("base64");
 	}
 	return undefined;
-}
-
-async function readBounded(path: string, refuse: (reason: string) => SandboxError): Promise<string | undefined> {
-	let file: Awaited<ReturnType<typeof open>>;
-	try {
-		file = await open(path, "r");
-	} catch (error) {
-		if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return undefined;
-		throw refuse(errnoOf(error) ?? String(error));
-	}
-	try {
-		const { size } = await file.stat();
-		if (size > limits.maxDockerConfigBytes)
-			throw refuse(`it has ${size} bytes, ${limits.maxDockerConfigBytes} are allowed`);
-		return await file.readFile("utf8");
-	} catch (error) {
-		throw error instanceof SandboxError ? error : refuse(errnoOf(error) ?? String(error));
-	} finally {
-		await file.close();
-	}
 }
