@@ -1,6 +1,5 @@
 /** Builds an image: its tree step by step, then its boot snapshot. */
 
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -23,10 +22,11 @@ import { packageFile } from "./package-files.js";
 import { acquireLock, lockOwner } from "./process-lock.js";
 import { type BuildProgress, ProgressTracker, readProgressFile } from "./progress.js";
 import { type Recipe, type RecipeFile, readRecipe } from "./recipe.js";
+import { sha256Of } from "./sha256.js";
 import type { SourceContext } from "./source.js";
 import { StepCache } from "./step-cache.js";
 import { commitImage, imageDigest, imageFolders, loadImage, machineFiles, removeUnused, TINY } from "./store.js";
-import type { Tree } from "./tree.js";
+import { contentsOf, type Tree } from "./tree.js";
 
 export type { BuildProgress } from "./progress.js";
 
@@ -153,7 +153,7 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 		const treePath = join(staging, "step.json");
 		const text = serializeFsJson(tree);
 		await writeFileAtomically(treePath, text);
-		const image = machineImage(treePath, createHash("sha256").update(text).digest("hex"));
+		const image = machineImage(treePath, sha256Of(text));
 		await workInGuest(tree, store, {
 			...guestWork,
 			...how,
@@ -213,7 +213,7 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 		progress.update("commit", 0, "writing the image");
 		const treePath = join(staging, "image", "fs.json");
 		const treeText = serializeFsJson(made.tree);
-		const treeSha256 = createHash("sha256").update(treeText).digest("hex");
+		const treeSha256 = sha256Of(treeText);
 		await writeFileAtomically(treePath, treeText);
 		const finished: MachineImage = {
 			...machineImage(treePath, await imageDigest(treeSha256)),
@@ -228,9 +228,7 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 			builtBy: version,
 			recipe,
 			lock: made.lock,
-			inputsDigest: createHash("sha256")
-				.update(JSON.stringify([recipe, made.lock]))
-				.digest("hex"),
+			inputsDigest: sha256Of(JSON.stringify([recipe, made.lock])),
 			packages: [...made.packages],
 			treeSha256,
 			...measure(made.tree),
@@ -285,13 +283,8 @@ async function makeBootSnapshot(image: MachineImage, consoleLogPath: string, opt
 
 /** Entries of a tree, and the bytes of all its different files. */
 function measure(tree: Tree): { entries: number; fileBytes: number } {
-	const files = new Map<string, number>();
-	let entries = 0;
-	for (const [, node] of tree.entries()) {
-		entries++;
-		if (node.kind === "file") files.set(node.sha256, node.sizeBytes);
-	}
-	return { entries, fileBytes: [...files.values()].reduce((sum, bytes) => sum + bytes, 0) };
+	const fileBytes = [...contentsOf(tree).values()].reduce((sum, bytes) => sum + bytes, 0);
+	return { entries: [...tree.entries()].length, fileBytes };
 }
 
 /** Hands progress to the caller and, at most twice a second, to a file for other processes. */

@@ -4,6 +4,7 @@ import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } f
 import { join } from "node:path";
 import { errnoOf, SandboxError } from "../errors.js";
 import { namesIn, onDisk, writeAll } from "./disk.js";
+import { SHA256_HEX, sha256Of } from "./sha256.js";
 
 export interface StoredContent {
 	/** 64 hex digits. */
@@ -13,7 +14,6 @@ export interface StoredContent {
 
 /** Contents up to this size are held in memory and written at once. */
 const SMALL_BYTES = 1024 * 1024;
-const HEX64 = /^[0-9a-f]{64}$/;
 const TEMPORARY = /^\.[0-9a-f]{16}\.tmp$/;
 
 /** A folder of files that are named by their SHA-256. A file in it is whole: it gets its name when it is complete. */
@@ -32,7 +32,7 @@ export class ContentStore {
 	/** Stores bytes in memory. */
 	async put(content: Uint8Array | string): Promise<StoredContent> {
 		const bytes = typeof content === "string" ? Buffer.from(content) : content;
-		const sha256 = createHash("sha256").update(bytes).digest("hex");
+		const sha256 = sha256Of(bytes);
 		if (!(await this.has(sha256))) {
 			await onDisk(this.folder, async () => {
 				const temporary = await this.#temporary();
@@ -107,7 +107,7 @@ export class ContentStore {
 
 	/** Names of all contents. */
 	async list(): Promise<string[]> {
-		return (await namesIn(this.folder)).filter((name) => HEX64.test(name));
+		return (await namesIn(this.folder)).filter((name) => SHA256_HEX.test(name));
 	}
 
 	/** Moves all contents into another store of the same disk, in place of what is damaged there. */

@@ -1,9 +1,7 @@
 /** What differs between the trees of two images. */
 
-import { readFile } from "node:fs/promises";
-import { parseFsJson } from "./fs-json.js";
-import { loadImage } from "./store.js";
-import type { Tree, TreeNode } from "./tree.js";
+import { loadImage, readTree } from "./store.js";
+import type { TreeNode } from "./tree.js";
 
 export type PathChange =
 	| {
@@ -44,8 +42,7 @@ export async function diffImages(home: string, before: string, after: string): P
 }
 
 async function treeOf(home: string, name: string): Promise<Map<string, TreeNode>> {
-	const { treePath } = await loadImage(home, name);
-	const tree: Tree = parseFsJson(await readFile(treePath, "utf8"), treePath);
+	const tree = await readTree(await loadImage(home, name));
 	return new Map([...tree.entries()].map(([path, node]) => [`/${path}`, node]));
 }
 

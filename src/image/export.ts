@@ -9,24 +9,24 @@ import { createGzip } from "node:zlib";
 import { type Pack, pack } from "tar-stream";
 import { describeError, errnoOf, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
-import { emulatorVersion } from "../vm/emulator-version.js";
+import { bootSnapshotName, isBootSnapshotOf } from "../vm/boot-snapshot.js";
 import type { MachineImage } from "../vm/machine-image.js";
 import { openSnapshotFile } from "../vm/snapshot/file.js";
 import { ByteProgress } from "./byte-progress.js";
 import { hashFile } from "./content-store.js";
 import { namesIn, writeAll } from "./disk.js";
 import {
-	bootSnapshotName,
-	contentsOf,
 	type ExportHeader,
 	HEADER_ENTRY,
 	MANIFEST_ENTRY,
 	parseExportHeader,
 	parseForeignTree,
+	sortedContents,
 	TREE_ENTRY,
 } from "./export-format.js";
 import { limits } from "./limits.js";
 import type { Progress } from "./progress.js";
+import { sha256Of } from "./sha256.js";
 import { imageFolders, loadImage, TINY } from "./store.js";
 
 /** Contents up to this size are read at once, bytes. */
@@ -100,7 +100,7 @@ async function gather(
 	const manifest = await readFile(join(imageFolders(home).images, image.name, "manifest.json"));
 	const treeJson = await readFile(image.treePath);
 	const tree = parseForeignTree(treeJson, image.treePath);
-	const contents = contentsOf(tree);
+	const contents = sortedContents(tree);
 	const bootSnapshots = await gatherBootSnapshots(image, log);
 	const header = parseExportHeader(
 		{
@@ -150,8 +150,7 @@ async function gatherBootSnapshots(
 			if (!name.endsWith(".sbx86")) continue;
 			const { header, close } = await openSnapshotFile(path);
 			await close();
-			const fits = header.imageDigest === image.digest && header.emulatorVersion === emulatorVersion();
-			if (!fits || name !== bootSnapshotName(header.memoryMiB)) continue;
+			if (!isBootSnapshotOf(header, image.digest) || name !== bootSnapshotName(header.memoryMiB)) continue;
 			found.push({
 				path,
 				memoryMiB: header.memoryMiB,
@@ -315,8 +314,4 @@ function explainWriteError(error: unknown, target: string, temporary: string): u
 	return new SandboxError("invalid-argument", `${target} can't be written: ${errno}`, "choose another file", {
 		cause: error,
 	});
-}
-
-function sha256Of(bytes: Buffer): string {
-	return createHash("sha256").update(bytes).digest("hex");
 }

@@ -5,6 +5,7 @@
 import { SandboxError } from "../errors.js";
 import { escapeControls } from "../log.js";
 import { limits } from "./limits.js";
+import { SHA256_HEX } from "./sha256.js";
 import {
 	type Attributes,
 	type DirectoryNode,
@@ -23,7 +24,6 @@ const S_IFLNK = 0o120000;
 /** v86's size of a folder and of a link. */
 const DIRECTORY_SIZE = 4096;
 
-const SHA256 = /^[0-9a-f]{64}$/;
 /** HASH_LENGTH is 8 in v86's tools; with --zstd each file is compressed for itself. */
 const V86_CONTENT_NAME = /^[0-9a-f]{8,64}\.bin(\.zst)?$/;
 
@@ -54,7 +54,7 @@ export function serializeFsJson(tree: Tree): string {
 /** Reads what serializeFsJson wrote. Throws SandboxError("corrupt") on anything else. */
 export function parseFsJson(text: string, source: string): Tree {
 	const files = (folder: DirectoryNode, entry: FileEntry) => {
-		if (!SHA256.test(entry.content)) throw entry.corrupt("no content");
+		if (!SHA256_HEX.test(entry.content)) throw entry.corrupt("no content");
 		folder.children.set(entry.name, fileNode(entry, entry.content));
 	};
 	return parse(text, source, "build the image again", files, ({ corrupt }) => {

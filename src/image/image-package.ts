@@ -15,6 +15,7 @@ import { checkImageName } from "./image-name.js";
 import { type ImportedImage, type ImportOptions, importImage } from "./import.js";
 import { limits } from "./limits.js";
 import { packageFile } from "./package-files.js";
+import { sha256Schema } from "./sha256.js";
 import { loadImage, TINY } from "./store.js";
 
 const ARCHIVE = "image.tar.gz";
@@ -35,7 +36,7 @@ const packageSchema = z.object({
 		image: z.string(),
 		/** The exported image, in the package's folder. */
 		file: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$/, "is no name of a file beside it"),
-		sha256: z.string().regex(/^[0-9a-f]{64}$/, "is no SHA-256 in hex"),
+		sha256: sha256Schema,
 	}),
 });
 

@@ -6,6 +6,7 @@ import { mkdir, open, rm, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { errnoOf, SandboxError } from "../errors.js";
 import { escapeControls, type Log } from "../log.js";
+import { bootSnapshotName } from "../vm/boot-snapshot.js";
 import { emulatorVersion } from "../vm/emulator-version.js";
 import { readSnapshotHeader } from "../vm/snapshot/file.js";
 import { ByteProgress } from "./byte-progress.js";
@@ -13,13 +14,12 @@ import { ContentStore } from "./content-store.js";
 import { decompress } from "./decompress.js";
 import { diskError, writeAll } from "./disk.js";
 import {
-	bootSnapshotName,
-	contentsOf,
 	type ExportHeader,
 	HEADER_ENTRY,
 	MANIFEST_ENTRY,
 	parseExportHeader,
 	parseForeignTree,
+	sortedContents,
 	TREE_ENTRY,
 } from "./export-format.js";
 import { requireFreeSpace } from "./free-space.js";
@@ -137,7 +137,7 @@ class Import {
 		const manifestJson = await this.#readInto(MANIFEST_ENTRY, header.manifest);
 		const treeJson = await this.#readInto(TREE_ENTRY, header.tree);
 		const tree = parseForeignTree(treeJson, `${this.#file}: ${TREE_ENTRY}`);
-		const contents = contentsOf(tree);
+		const contents = sortedContents(tree);
 		const bytes = contents.reduce((sum, content) => sum + content.bytes, 0);
 		if (contents.length !== header.contents.files || bytes !== header.contents.bytes) {
 			throw this.#refuse(

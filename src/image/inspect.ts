@@ -1,12 +1,12 @@
 /** Everything that is known about one image. */
 
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "../errors.js";
+import { isBootSnapshotOf } from "../vm/boot-snapshot.js";
 import { readSnapshotHeader } from "../vm/snapshot/file.js";
-import { parseFsJson } from "./fs-json.js";
 import { readManifest } from "./manifest.js";
-import { imageFolders, loadImage } from "./store.js";
+import { imageFolders, loadImage, readTree } from "./store.js";
 import type { DirectoryNode } from "./tree.js";
 import { type ImageUsage, imageUsage } from "./usage.js";
 
@@ -41,7 +41,7 @@ export interface BootSnapshotDetails {
 export async function inspectImage(home: string, name: string): Promise<ImageDetails> {
 	const image = await loadImage(home, name);
 	const manifest = await readManifest(join(imageFolders(home).images, name, "manifest.json"));
-	const tree = parseFsJson(await readFile(image.treePath, "utf8"), image.treePath);
+	const tree = await readTree(image);
 	const usage = (await imageUsage(home)).get(name);
 	if (usage === undefined) throw new SandboxError("not-found", `the image ${name} was removed meanwhile`);
 	let entries = 0;
@@ -68,7 +68,7 @@ async function bootSnapshotsIn(folder: string, digest: string): Promise<BootSnap
 		const path = join(folder, name);
 		try {
 			const { header } = await readSnapshotHeader(path);
-			const fits = header.imageDigest === digest;
+			const fits = isBootSnapshotOf(header, digest);
 			found.push({ memoryMiB: header.memoryMiB, bytes: (await stat(path)).size, fits });
 		} catch (error) {
 			// A damaged one is made again at the next start.

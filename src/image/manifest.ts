@@ -3,6 +3,7 @@ import { z } from "zod";
 import { errnoOf, SandboxError } from "../errors.js";
 import { lockFileSchema } from "./lock-file.js";
 import { recipeSchema } from "./recipe.js";
+import { sha256Schema } from "./sha256.js";
 
 /** What is known about a built image; `manifest.json` in its folder. */
 const manifestSchema = z.strictObject({
@@ -16,11 +17,11 @@ const manifestSchema = z.strictObject({
 	/** The exact inputs. */
 	lock: lockFileSchema,
 	/** SHA-256 over recipe and lock: two builds with the same one start from the same bytes. */
-	inputsDigest: z.string().regex(/^[0-9a-f]{64}$/),
+	inputsDigest: sha256Schema,
 	/** What the tree's own package manager says is installed. */
 	packages: z.array(z.strictObject({ name: z.string(), version: z.string() })),
 	/** SHA-256 of fs.json. */
-	treeSha256: z.string().regex(/^[0-9a-f]{64}$/),
+	treeSha256: sha256Schema,
 	entries: z.number().int(),
 	/** Bytes of all different files. */
 	fileBytes: z.number().int(),

@@ -1,6 +1,5 @@
 /** What a recipe puts into a tree from the host: its files and its environment. */
 
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { realpath, stat } from "node:fs/promises";
 import { resolve, sep } from "node:path";
@@ -8,6 +7,7 @@ import { errnoOf, SandboxError } from "../errors.js";
 import { type ContentStore, hashFile } from "./content-store.js";
 import { limits } from "./limits.js";
 import type { Recipe } from "./recipe.js";
+import { sha256Of } from "./sha256.js";
 import type { Tree } from "./tree.js";
 
 const ENVIRONMENT = "etc/environment";
@@ -34,7 +34,7 @@ export async function readRecipeFiles(files: Recipe["files"], folder: string): P
 		}
 		const content =
 			file.base64 === undefined ? Buffer.from(file.text ?? "", "utf8") : Buffer.from(file.base64, "base64");
-		contents.push({ path, mode, sha256: createHash("sha256").update(content).digest("hex"), content });
+		contents.push({ path, mode, sha256: sha256Of(content), content });
 	}
 	return contents;
 }

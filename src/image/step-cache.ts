@@ -3,13 +3,13 @@
  * the hash of all that led to it: STEPS/<key>.json holds the tree, whose contents are in the common store.
  */
 
-import { createHash } from "node:crypto";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { errnoOf, SandboxError } from "../errors.js";
 import { namesIn, writeFileAtomically } from "./disk.js";
 import { parseFsJson, serializeFsJson } from "./fs-json.js";
+import { sha256Of } from "./sha256.js";
 import type { SourceTree } from "./source.js";
 
 const entrySchema = z.strictObject({
@@ -28,9 +28,7 @@ const STEP_FILE = /^[0-9a-f]{64}\.json$/;
 
 /** The key of a step after the one with the key `before` (undefined: the first). */
 export function stepKey(before: string | undefined, what: unknown): string {
-	return createHash("sha256")
-		.update(`${before ?? ""}\n${JSON.stringify(what)}`)
-		.digest("hex");
+	return sha256Of(`${before ?? ""}\n${JSON.stringify(what)}`);
 }
 
 export class StepCache {

@@ -21,6 +21,7 @@ import { lockOwner } from "./process-lock.js";
 import { recipeNames } from "./recipe.js";
 import { StepCache } from "./step-cache.js";
 import { withStoreLock } from "./store-lock.js";
+import type { Tree } from "./tree.js";
 
 /** The image that comes with the package. */
 export const TINY = "tiny";
@@ -102,6 +103,11 @@ export async function loadImage(home: string, name: string): Promise<MachineImag
 	};
 }
 
+/** The tree of an image that was loaded. */
+export async function readTree({ treePath }: Pick<MachineImage, "treePath">): Promise<Tree> {
+	return parseFsJson(await readFile(treePath, "utf8"), treePath);
+}
+
 async function missingImage(name: string): Promise<SandboxError> {
 	const known = await recipeNames();
 	if (known.includes(name)) {
@@ -172,7 +178,7 @@ export async function verifyImage(
 		const file = join(imageFolders(home).images, name);
 		return [{ file, guestPath: undefined, kind: "changed", detail: error.message }];
 	}
-	const tree = parseFsJson(await readFile(treePath, "utf8"), treePath);
+	const tree = await readTree({ treePath });
 	const files = new Map<string, { sizeBytes: number; guestPath: string }>();
 	for (const [path, node] of tree.entries()) {
 		if (node.kind === "file" && !files.has(node.sha256)) {

@@ -185,6 +185,13 @@ export function newestTime(tree: Tree): number {
 	return newest;
 }
 
+/** Sizes of all different contents of a tree's files, by SHA-256. */
+export function contentsOf(tree: Tree): Map<string, number> {
+	const contents = new Map<string, number>();
+	for (const [, node] of tree.entries()) if (node.kind === "file") contents.set(node.sha256, node.sizeBytes);
+	return contents;
+}
+
 export function sortedChildren(folder: DirectoryNode): [string, TreeNode][] {
 	return [...folder.children].sort(([a], [b]) => (a < b ? -1 : 1));
 }

@@ -1,9 +1,8 @@
 /** What the images of a data folder take on the disk, and what they share. */
 
-import { readFile } from "node:fs/promises";
 import { SandboxError } from "../errors.js";
-import { parseFsJson } from "./fs-json.js";
-import { listImages, loadImage, TINY } from "./store.js";
+import { listImages, loadImage, readTree, TINY } from "./store.js";
+import { contentsOf } from "./tree.js";
 
 export interface ImageUsage {
 	/** Different contents of its files, and their bytes. */
@@ -67,11 +66,7 @@ function usageOf(
 /** Sizes of an image's contents by SHA-256; undefined where its tree is damaged or was removed meanwhile. */
 async function contentsOfImage(home: string, name: string): Promise<ReadonlyMap<string, number> | undefined> {
 	try {
-		const { treePath } = await loadImage(home, name);
-		const tree = parseFsJson(await readFile(treePath, "utf8"), treePath);
-		const contents = new Map<string, number>();
-		for (const [, node] of tree.entries()) if (node.kind === "file") contents.set(node.sha256, node.sizeBytes);
-		return contents;
+		return contentsOf(await readTree(await loadImage(home, name)));
 	} catch (error) {
 		if (error instanceof SandboxError) return undefined;
 		throw error;

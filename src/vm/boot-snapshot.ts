@@ -12,6 +12,7 @@ import type { MachineSaved } from "./machine.js";
 import type { MachineImage } from "./machine-image.js";
 import type { StateFile } from "./process-messages.js";
 import { readSnapshotHeader, writeSnapshotFile } from "./snapshot/file.js";
+import type { SnapshotHeader } from "./snapshot/format.js";
 import { TempFiles } from "./snapshot/temp-files.js";
 
 /** A boot snapshot is found by its path; no one ever names it by its id. */
@@ -29,7 +30,7 @@ export async function findBootSnapshot(
 	const path = bootSnapshotPath(image, memoryMiB);
 	try {
 		const { header, stateOffset } = await readSnapshotHeader(path);
-		if (header.imageDigest === image.digest && header.emulatorVersion === emulatorVersion()) {
+		if (isBootSnapshotOf(header, image.digest)) {
 			return { path, offset: stateOffset, bytes: header.stateBytes, sha256: header.stateSha256 };
 		}
 		log.info(`${path} is of another build; it is made again`);
@@ -60,6 +61,19 @@ export async function removeBootSnapshot(image: MachineImage, memoryMiB: number)
 	await rm(bootSnapshotPath(image, memoryMiB), { force: true });
 }
 
+/** Whether it can be used for the image with that digest, by this program's emulator. */
+export function isBootSnapshotOf(
+	header: Pick<SnapshotHeader, "imageDigest" | "emulatorVersion">,
+	imageDigest: string,
+): boolean {
+	return header.imageDigest === imageDigest && header.emulatorVersion === emulatorVersion();
+}
+
+/** Its name in the image's folder of boot snapshots. */
+export function bootSnapshotName(memoryMiB: number): string {
+	return `${memoryMiB}mib.sbx86`;
+}
+
 function bootSnapshotPath(image: MachineImage, memoryMiB: number): string {
-	return join(image.bootSnapshotsPath, `${memoryMiB}mib.sbx86`);
+	return join(image.bootSnapshotsPath, bootSnapshotName(memoryMiB));
 }

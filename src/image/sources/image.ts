@@ -1,20 +1,19 @@
 /** `image:NAME`: on top of another image of the data folder, or of tiny, with which it shares its files. */
 
 import { createReadStream } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { SandboxError } from "../../errors.js";
 import { hashFile } from "../content-store.js";
-import { parseFsJson } from "../fs-json.js";
+import { sha256Schema } from "../sha256.js";
 import type { Source } from "../source.js";
-import { loadImage } from "../store.js";
+import { loadImage, readTree } from "../store.js";
 import { newestTime } from "../tree.js";
 
 const lockSchema = z.strictObject({
 	name: z.string(),
 	/** SHA-256 of the image's fs.json. */
-	treeSha256: z.string().regex(/^[0-9a-f]{64}$/),
+	treeSha256: sha256Schema,
 });
 
 type ImageLock = z.infer<typeof lockSchema>;
@@ -29,8 +28,8 @@ export const imageSource: Source<ImageLock> = {
 	},
 
 	async make(lock, { home, store, progress }) {
-		const { treePath, filesPath } = await loadImage(home, lock.name);
-		const found = await hashFile(treePath);
+		const image = await loadImage(home, lock.name);
+		const found = await hashFile(image.treePath);
 		if (found !== lock.treeSha256) {
 			throw new SandboxError(
 				"mismatch",
@@ -39,10 +38,12 @@ export const imageSource: Source<ImageLock> = {
 			);
 		}
 		progress.update("packages", 0, `taking the files of ${lock.name}`);
-		const tree = parseFsJson(await readFile(treePath, "utf8"), treePath);
+		const tree = await readTree(image);
 		for (const [path, node] of tree.entries()) {
 			if (node.kind !== "file" || (await store.has(node.sha256))) continue;
-			const stored = await store.putStream(createReadStream(join(filesPath, node.sha256)) as AsyncIterable<Uint8Array>);
+			const stored = await store.putStream(
+				createReadStream(join(image.filesPath, node.sha256)) as AsyncIterable<Uint8Array>,
+			);
 			if (stored.sha256 !== node.sha256) {
 				throw new SandboxError(
 					"corrupt",

@@ -8,6 +8,7 @@ import { decompress } from "../decompress.js";
 import { limits } from "../limits.js";
 import { type FileIdentity, identify, readIdentified } from "../local-file.js";
 import { formatBytes } from "../progress.js";
+import { sha256Schema } from "../sha256.js";
 import type { Source, SourceContext, SourceTree } from "../source.js";
 import { applyTarLayer } from "../tar-layer.js";
 import { newestTime, Tree } from "../tree.js";
@@ -16,7 +17,7 @@ const lockSchema = z.strictObject({
 	/** As the recipe has it; relative to the recipe's folder. */
 	path: z.string().min(1),
 	/** Of the file as it is, compressed or not. */
-	sha256: z.string().regex(/^[0-9a-f]{64}$/),
+	sha256: sha256Schema,
 	sizeBytes: z.int().min(0),
 });
 

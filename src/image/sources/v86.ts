@@ -14,10 +14,9 @@ import { type NamedFile, type NamedTree, parseV86FsJson } from "../fs-json.js";
 import { limits } from "../limits.js";
 import { type FileIdentity, identify, readIdentified } from "../local-file.js";
 import { formatBytes } from "../progress.js";
+import { sha256Schema } from "../sha256.js";
 import type { Source, SourceContext } from "../source.js";
 import { newestTime } from "../tree.js";
-
-const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 
 const lockSchema = z.strictObject({
 	/** As the recipe has them; relative to the recipe's folder. */

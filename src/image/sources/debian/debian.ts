@@ -1,11 +1,11 @@
 /** A Debian userland on the host: index → packages → tree, everything unpacked and nothing configured. */
 
-import { createHash } from "node:crypto";
 import { z } from "zod";
 import { SandboxError } from "../../../errors.js";
 import { forEachParallel } from "../../download.js";
 import { limits } from "../../limits.js";
 import { formatBytes } from "../../progress.js";
+import { sha256Schema as sha256, sha256Of } from "../../sha256.js";
 import type { Source, SourceContext } from "../../source.js";
 import { Tree } from "../../tree.js";
 import { guestMirror, setUpApt } from "./apt-setup.js";
@@ -18,8 +18,6 @@ import { readArchiveKeys } from "./release.js";
 import { ARCHITECTURE, openRepository, packageFileOf, type Repository } from "./repository.js";
 import { resolvePackages } from "./resolve.js";
 import { makeMergedUsr, unpackPackage } from "./unpack.js";
-
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 const lockSchema = z.strictObject({
 	codename: z.string().regex(/^[a-z]+$/),
@@ -64,7 +62,7 @@ export const debianSource: Source<DebianLock> = {
 			suites: repository.suites.map(({ name, release }) => ({
 				name,
 				date: new Date(release.dateMs).toISOString(),
-				sha256: createHash("sha256").update(release.text).digest("hex"),
+				sha256: sha256Of(release.text),
 			})),
 			guestMirror: guestMirror(context.mirror),
 			packages: packages.map((found) => ({ name: found.name, version: found.version, sha256: found.sha256 })),

@@ -1,5 +1,6 @@
 import { SandboxError } from "../../../errors.js";
 import { limits } from "../../limits.js";
+import { SHA256_HEX } from "../../sha256.js";
 import { readStanzas, type Stanza } from "./control.js";
 import type { Mirrors } from "./mirror.js";
 import { type Alternatives, parseRelations } from "./relations.js";
@@ -108,7 +109,7 @@ export function parsePackage(stanza: Stanza, archive: keyof Mirrors): DebianPack
 	const size = stanza.get("size") ?? "";
 	if (!/^\d{1,12}$/.test(size)) throw bad("no size");
 	const sha256 = stanza.get("sha256") ?? "";
-	if (!/^[0-9a-f]{64}$/.test(sha256)) throw bad("no SHA-256");
+	if (!SHA256_HEX.test(sha256)) throw bad("no SHA-256");
 	const relations = (...fields: string[]) => fields.flatMap((field) => parseRelations(stanza.get(field), source));
 	return {
 		name,

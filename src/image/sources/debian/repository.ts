@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import type { Key } from "openpgp";
 import { SandboxError } from "../../../errors.js";
@@ -6,6 +5,7 @@ import type { Log } from "../../../log.js";
 import { decompress } from "../../decompress.js";
 import type { Downloader, VerifiedFile } from "../../download.js";
 import { limits } from "../../limits.js";
+import { sha256Of } from "../../sha256.js";
 import type { Mirrors } from "./mirror.js";
 import { type DebianPackage, PackageIndex } from "./package-index.js";
 import { fetchRelease, type Release } from "./release.js";
@@ -85,7 +85,7 @@ export async function openRepository(options: OpenRepositoryOptions): Promise<Re
 }
 
 function checkIsLocked(release: Release, locked: { name: string; date: string; sha256: string }): void {
-	if (createHash("sha256").update(release.text).digest("hex") === locked.sha256) return;
+	if (sha256Of(release.text) === locked.sha256) return;
 	const offered = new Date(release.dateMs).toISOString();
 	throw new SandboxError(
 		"mismatch",

@@ -3,10 +3,10 @@
  * Docker's image manifest version 2, schema 2, which have the same fields. Annotations and unknown fields are left out.
  */
 
-import { createHash } from "node:crypto";
 import { z } from "zod";
 import { SandboxError } from "../../../errors.js";
 import { limits } from "../../limits.js";
+import { sha256Of } from "../../sha256.js";
 import { isSha256 } from "./reference.js";
 
 const INDEX_TYPES: readonly string[] = [
@@ -103,7 +103,7 @@ export function verify(bytes: Uint8Array, { digest, size }: Pick<Descriptor, "di
 }
 
 export function digestOf(bytes: Uint8Array): string {
-	return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+	return `sha256:${sha256Of(bytes)}`;
 }
 
 /** Reads an index or a manifest and checks that this program can use it; of an index, the entry for linux/386 is chosen. */
