@@ -24,7 +24,7 @@ export function installScript(
 	const versions = new Map(locked?.map(({ name, version }) => [name, version]));
 	const words = packages.map((name) => {
 		const version = versions.get(name);
-		return `'${version === undefined ? name : `${name}=${version}`}'`;
+		return quoted(version === undefined ? name : `${name}=${version}`);
 	});
 	const manager = packageManagerOf(tree);
 	if (manager === "apk") return APK(words.join(" "));
@@ -34,4 +34,9 @@ export function installScript(
 		`the recipe wants packages (${packages.slice(0, 5).join(", ")}), but its source has neither apk nor apt-get`,
 		'install them with commands in "run"',
 	);
+}
+
+/** One word for a POSIX shell: versions come from a lock file, which may hold anything. */
+function quoted(word: string): string {
+	return `'${word.replaceAll("'", "'\\''")}'`;
 }

@@ -65,7 +65,8 @@ export async function putEnvironment(
 	env: Readonly<Record<string, string>>,
 	mtime: number,
 ): Promise<void> {
-	const names = Object.keys(env);
+	// The file has a line for each variable: one whose value has several can't be in it.
+	const names = Object.keys(env).filter((name) => !/[\n\r]/.test(env[name] ?? ""));
 	if (names.length === 0) return;
 	const node = tree.resolve(ENVIRONMENT);
 	const before = node?.kind === "file" ? (await store.read(node.sha256)).toString("utf8").split("\n") : [];

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import {
 	mkdirSync,
 	mkdtempSync,
@@ -163,6 +164,12 @@ describe("a recipe's environment", () => {
 		expect(await textAt(tree, "etc/environment")).toBe('LANG=C\nPATH=/opt/bin:/bin\nQUOTED=""x""\nEMPTY=\n');
 	});
 
+	it("has no variable of several lines, which would set others", async () => {
+		const tree = new Tree();
+		await putEnvironment(tree, store, { A: "1\nPATH=/evil", B: "2" }, 0);
+		expect(await textAt(tree, "etc/environment")).toBe("B=2\n");
+	});
+
 	it("leaves a tree alone that needs none", async () => {
 		const tree = new Tree();
 		await putEnvironment(tree, store, {}, 0);
@@ -176,6 +183,11 @@ describe("packages", () => {
 		alpine.set("sbin/apk", await file(""));
 		expect(installScript(alpine, ["git", "curl"], undefined)).toBe("apk add --no-cache 'git' 'curl'");
 		expect(installScript(alpine, ["git"], [{ name: "git", version: "2.47.1-r0" }])).toContain("'git=2.47.1-r0'");
+		const hostile = "1'; echo not a version; '";
+		const script = installScript(alpine, ["git"], [{ name: "git", version: hostile }]);
+		expect(execFileSync("sh", ["-c", `apk() { printf '%s\\n' "$@"; }; ${script}`], { encoding: "utf8" })).toBe(
+			`add\n--no-cache\ngit=${hostile}\n`,
+		);
 		const debian = new Tree();
 		debian.set("usr/bin/apt-get", await file(""));
 		expect(installScript(debian, ["git"], undefined)).toContain("apt-get install -y --no-install-recommends");
