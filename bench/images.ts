@@ -83,7 +83,7 @@ for (const { name, state, manifest, bootSnapshotBytes } of await listImages(home
 				if (!ok) throw new Error(`${name}: ${program.name} failed`);
 				return ms;
 			});
-			const isWarm = manifest?.warmCommands.includes(program.command) === true;
+			const isWarm = manifest?.recipe.warm.includes(program.command) === true;
 			process.stderr.write(`  ${program.name}: ${times.map(seconds).join(", ")} s\n`);
 			programs.push([name, program.name, isWarm ? "yes" : "no", seconds(times[0] ?? 0), seconds(times[3] ?? 0)]);
 		}

@@ -232,8 +232,6 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 			packages: [...made.packages],
 			treeSha256,
 			...measure(made.tree),
-			memoryMiB: recipe.memory_mib,
-			warmCommands: [...recipe.warm],
 			buildMs: Math.round(performance.now() - started),
 		};
 		await writeFileAtomically(

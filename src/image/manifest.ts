@@ -25,10 +25,7 @@ const manifestSchema = z.strictObject({
 	entries: z.number().int(),
 	/** Bytes of all different files. */
 	fileBytes: z.number().int(),
-	/** Memory of its machines where nothing else is asked for, MiB. */
-	memoryMiB: z.number().int().min(64).max(2047),
 	buildMs: z.number(),
-	warmCommands: z.array(z.string()),
 });
 
 export type ImageManifest = z.infer<typeof manifestSchema>;

@@ -98,8 +98,8 @@ export async function loadImage(home: string, name: string): Promise<MachineImag
 		treePath,
 		filesPath: imageFolders(home).files,
 		bootSnapshotsPath: join(folder, "boot"),
-		warmCommands: manifest.warmCommands,
-		memoryMiB: manifest.memoryMiB,
+		warmCommands: manifest.recipe.warm,
+		memoryMiB: manifest.recipe.memory_mib,
 	};
 }
 

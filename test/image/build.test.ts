@@ -182,9 +182,8 @@ describe("an image's manifest", () => {
 		const manifest = await readManifest(join(home, "images", "mine", "manifest.json"));
 		expect(manifest).toMatchObject({
 			format: 2,
-			recipe: { from: "image:tiny", run: ["true"] },
+			recipe: { from: "image:tiny", run: ["true"], memory_mib: 128 },
 			lock: { from: "image:tiny", inputs: { name: "tiny" } },
-			memoryMiB: 128,
 		});
 		expect(manifest?.fileBytes).toBeGreaterThan(1_000_000);
 	});

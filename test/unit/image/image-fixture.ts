@@ -54,9 +54,7 @@ export function manifestText(name: string, treeSha256: string): string {
 		treeSha256,
 		entries: 1,
 		fileBytes: 1,
-		memoryMiB: 512,
 		buildMs: 1,
-		warmCommands: ["true"],
 	});
 }
 

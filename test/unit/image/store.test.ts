@@ -42,9 +42,7 @@ async function commit(name: string, files: Record<string, string>): Promise<void
 		treeSha256: createHash("sha256").update(text).digest("hex"),
 		entries: 1,
 		fileBytes: 1,
-		memoryMiB: 512,
 		buildMs: 1,
-		warmCommands: [],
 	};
 	mkdirSync(join(staging, "image"), { recursive: true });
 	writeFileSync(join(staging, "image", "fs.json"), text);
