@@ -60,12 +60,11 @@ function interruption(): AbortSignal {
 
 async function manageImages(config: Config, log: Log, args: readonly string[]): Promise<number> {
 	const { runImageCommand } = await import("./image/commands.js");
-	const { openBuildNetwork } = await import("./network.js");
 	return runImageCommand(args, {
 		home: config.home,
 		mirror: config.mirror,
 		memoryMiB: config.memoryMiB,
-		openNetwork: () => openBuildNetwork(config, log),
+		openNetwork: async () => (await import("./network.js")).openBuildNetwork(config, log),
 		log,
 		signal: interruption(),
 		stdout: process.stdout,

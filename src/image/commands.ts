@@ -1,9 +1,9 @@
 /** `sandbox86 image …`. */
 
-import { parseArgs } from "node:util";
 import { SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
 import type { BuildNetwork } from "./build.js";
+import { parseArguments } from "./commands/arguments.js";
 import { diffCommand } from "./commands/diff.js";
 import { exportCommand } from "./commands/export.js";
 import { importCommand } from "./commands/import.js";
@@ -94,20 +94,7 @@ async function removeCommand(name: string, { home, stdout }: ImageCommandContext
 }
 
 function nameOf(args: readonly string[], form: string): string {
-	return parse(args, 1, form).positionals[0] ?? "";
-}
-
-function parse(args: readonly string[], count: number, form: string): { positionals: string[] } {
-	let parsed: { positionals: string[] };
-	try {
-		parsed = parseArgs({ args: [...args], options: {}, allowPositionals: true });
-	} catch (error) {
-		throw usage(error instanceof Error ? error.message : String(error));
-	}
-	if (parsed.positionals.length !== count) {
-		throw usage(`sandbox86 ${form} takes ${count === 0 ? "no name" : "one name"}, not ${parsed.positionals.length}`);
-	}
-	return parsed;
+	return parseArguments(args, form, 1, {}).positionals[0] ?? "";
 }
 
 function usage(problem: string): SandboxError {

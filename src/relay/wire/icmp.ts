@@ -18,8 +18,9 @@ export const ICMP_HOST_UNREACHABLE = 1;
 export const ICMP_PORT_UNREACHABLE = 3;
 export const ICMP_ADMINISTRATIVELY_PROHIBITED = 13;
 
-/** What an error quotes of a packet at most: it is no longer than 576 bytes itself (RFC 1812 4.3.2.3). */
+/** What an error quotes at least of what is behind a packet's header (RFC 792). */
 const QUOTED_PAYLOAD_BYTES = 8;
+/** What it quotes of a packet at most: it is no longer than 576 bytes itself (RFC 1812 4.3.2.3). */
 const QUOTED_BYTES = 576 - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
 
 export interface IcmpMessage {
