@@ -24,6 +24,9 @@ export const limits = {
 	maxLayerStreamBytes: 12 * GIB,
 	maxTarGapBytes: 8 * MIB,
 	maxPaxRecords: 1000,
+	/** Bytes of all headers of a tar: this much, and so much more for each entry (512 is usual, 2,048 with long names and attributes). */
+	tarHeaderFreeBytes: 64 * MIB,
+	tarHeaderBytesPerEntry: 4 * KIB,
 	/** Decompressed bytes for each compressed byte, once a stream is longer than `ratioFreeBytes`. */
 	maxDecompressionRatio: 500,
 	ratioFreeBytes: 64 * MIB,

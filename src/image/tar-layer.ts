@@ -244,6 +244,8 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 	let seen = 0;
 	/** Where the data of the last entry ends. */
 	let dataEnd = 0;
+	/** Bytes of headers that may still come: reading them costs many times what their bytes do. */
+	let headerAllowance = limits.tarHeaderFreeBytes;
 	let zeroTail = 0;
 	const bad = (reason: string) => new SandboxError("corrupt", `${source} is no whole tar archive: ${reason}`);
 	const feeding = (async () => {
@@ -285,6 +287,8 @@ export async function* readTar(tar: AsyncIterable<Uint8Array>, source: string): 
 			const { type, size, byteOffset } = header as Header & { byteOffset: number };
 			// tar-stream lets some through that are none, and then waits for ever.
 			if (!Number.isSafeInteger(size) || size === undefined || size < 0) throw bad("an entry whose size is no number");
+			headerAllowance += limits.tarHeaderBytesPerEntry - (byteOffset - dataEnd);
+			if (headerAllowance < 0) throw bad("its headers have more bytes than names and attributes need");
 			dataEnd = byteOffset + (type === "directory" ? 0 : size);
 			if (Object.keys(header.pax ?? {}).length > limits.maxPaxRecords) {
 				throw bad(`an entry with more than ${limits.maxPaxRecords} attributes`);
