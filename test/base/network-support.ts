@@ -31,6 +31,43 @@ function isSpecial(address: string): boolean {
 	return parsed !== undefined && specialRangeOf(parsed) !== undefined;
 }
 
+/** What names Debian 13 on a mirror. */
+const SUITES = ["trixie", "stable"];
+const INDEX = "main/binary-i386/Packages.xz";
+
+/**
+ * Does `work` with apt's sources of a suite whose packages are those that its signed index names. A mirror, or a cache in
+ * front of it, may be caught between two states, also while apt reads it: then it is done once more.
+ *
+ * @returns Whether there is such a suite.
+ */
+export async function withAptSources(mirror: string, work: (sources: string) => Promise<void>): Promise<boolean> {
+	for (let isLast = false; ; isLast = true) {
+		const suite = await suiteThatFits(mirror);
+		if (suite === undefined) return false;
+		try {
+			await work(
+				`Types: deb\nURIs: ${mirror}\nSuites: ${suite}\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.pgp\n`,
+			);
+			return true;
+		} catch (error) {
+			if (isLast || !String(error).includes("Mirror sync in progress")) throw error;
+		}
+	}
+}
+
+async function suiteThatFits(mirror: string): Promise<string | undefined> {
+	for (const suite of SUITES) {
+		const folder = `${mirror}/dists/${suite}`;
+		const release = await (await fetch(`${folder}/InRelease`)).text();
+		const lengths = [...release.matchAll(/^ [0-9a-f]{64} +(\d+) (\S+)$/gm)];
+		const expected = lengths.find(([, , path]) => path === INDEX)?.[1];
+		const index = await fetch(`${folder}/${INDEX}`, { method: "HEAD" });
+		if (expected !== undefined && index.headers.get("content-length") === expected) return suite;
+	}
+	return undefined;
+}
+
 /** A package as its registry describes it. */
 export interface RegistryPackage {
 	readonly tarball: string;

@@ -160,7 +160,7 @@ describe("sizes", () => {
 	it("of headers without an entry, and of zeros, are bounded", async () => {
 		const long = paxHeader({ comment: "x".repeat(240_000) });
 		const entry = tarHeader("x");
-		const many = (async function* () {
+		const many = (function* () {
 			for (let count = 0; count < 1000; count++) yield* [long, entry];
 		})();
 		expect(await refusal(many)).toMatch(/its headers have more bytes than names and attributes need/);

@@ -1,8 +1,16 @@
+import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import * as openpgp from "openpgp";
 import { beforeAll, describe, expect, it } from "vitest";
 import { SandboxError } from "../../../src/errors.js";
-import type { Downloader } from "../../../src/image/download.js";
+import { Downloader } from "../../../src/image/download.js";
 import { fetchRelease, readArchiveKeys } from "../../../src/image/sources/debian/release.js";
+import { openRepository } from "../../../src/image/sources/debian/repository.js";
 import { silentLog } from "../../../src/log.js";
 
 const NOW = Date.now();
@@ -118,5 +126,72 @@ describe("a signed index", () => {
 		expect(prints).toHaveLength(6);
 		expect(prints).toContain("04B54C3CDCA79751B16BC6B5225629DF75B188BD");
 		expect(prints).toContain("41587F7DB8C774BCCF131416762F67A0B2C39DE4");
+	});
+});
+
+describe("a suite whose packages are not those of its signed index", () => {
+	const PACKAGES = gzipSync(
+		`Package: a\nVersion: 1\nArchitecture: i386\nFilename: pool/a.deb\nSize: 1\nSHA256: ${"b".repeat(64)}\n`,
+	);
+
+	/** A mirror's files on a real server, and what is made of them. */
+	async function open(files: Record<string, string | Buffer>) {
+		const server = createServer(({ url = "" }, response) => {
+			const found = files[url.slice(1)];
+			response.writeHead(found === undefined ? 404 : 200).end(found);
+		});
+		await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+		const mirror = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+		const folder = mkdtempSync(join(tmpdir(), "sandbox86-release-"));
+		const warnings: string[] = [];
+		try {
+			const { suites } = await openRepository({
+				downloader: new Downloader({ folder, log: silentLog, retryMs: 1 }),
+				mirrors: { archive: [mirror], security: [mirror] },
+				codename: "trixie",
+				keys: [ours.toPublic()],
+				log: { ...silentLog, warn: (line: string) => warnings.push(line) },
+				nowMs: NOW,
+			});
+			return { suites: suites.map(({ name, release }) => ({ name, dateMs: release.dateMs })), warnings };
+		} finally {
+			server.close();
+			rmSync(folder, { recursive: true });
+		}
+	}
+
+	function index(date: number, packages: Buffer, fields: Record<string, string> = {}): string {
+		const sha256 = createHash("sha256").update(packages).digest("hex");
+		const all = { Codename: "trixie", Suite: "stable", Date: new Date(date).toUTCString(), ...fields };
+		const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}`);
+		return `${lines.join("\n")}\nSHA256:\n ${sha256} ${packages.length} main/binary-i386/Packages.gz\n`;
+	}
+
+	const older = Math.floor(NOW / 1000 - 9 * 24 * 3600) * 1000;
+	const PATH = "main/binary-i386/Packages.gz";
+	const trixie = async () => ({
+		[IN_RELEASE]: await sign(index(NOW - 3600_000, Buffer.alloc(PACKAGES.length))),
+		[`dists/trixie/${PATH}`]: PACKAGES,
+	});
+
+	it("is taken by its other name where that one fits, which is said", async () => {
+		const { suites, warnings } = await open({
+			...(await trixie()),
+			"dists/stable/InRelease": await sign(index(older, PACKAGES)),
+			[`dists/stable/${PATH}`]: PACKAGES,
+		});
+		expect(suites).toEqual([{ name: "trixie", dateMs: older }]);
+		const day = new Date(older).toISOString().slice(0, 10);
+		expect(warnings).toContainEqual(expect.stringContaining(`trixie is taken from dists/stable, as of ${day}: `));
+	});
+
+	it("is refused where the other name is another release's, not signed or not there", async () => {
+		const stable = { [`dists/stable/${PATH}`]: PACKAGES };
+		const next = await sign(index(older, PACKAGES, { Codename: "forky" }));
+		const strange = await sign(index(older, PACKAGES), theirs);
+		for (const other of [{ "dists/stable/InRelease": next }, { "dists/stable/InRelease": strange }, {}]) {
+			const opening = open({ ...(await trixie()), ...stable, ...other });
+			await expect(opening).rejects.toThrow(/Packages\.gz.*SHA-256/);
+		}
 	});
 });

@@ -15,6 +15,8 @@ export interface Release {
 	readonly signature: "inline" | "detached";
 	readonly detachedSignature: Uint8Array | undefined;
 	readonly codename: string;
+	/** Its other name: "stable", "stable-updates"; the code name where it gives none. */
+	readonly suite: string;
 	/** Milliseconds since 1970. */
 	readonly dateMs: number;
 	readonly acquireByHash: boolean;
@@ -182,5 +184,14 @@ function checkRelease(
 		}
 	}
 	if (files.size === 0) throw new SandboxError("corrupt", `${source} lists no SHA-256`);
-	return { ...how, codename, dateMs, acquireByHash: stanza?.get("acquire-by-hash") === "yes", files };
+	// It becomes part of an address.
+	const suiteField = stanza?.get("suite") ?? "";
+	return {
+		...how,
+		codename,
+		suite: /^[a-z-]+$/.test(suiteField) ? suiteField : codename,
+		dateMs,
+		acquireByHash: stanza?.get("acquire-by-hash") === "yes",
+		files,
+	};
 }

@@ -33,6 +33,13 @@ export interface Repository {
 	readonly mirrors: Mirrors;
 }
 
+/** A suite as a lock file names it; `sha256` is of InRelease or Release. */
+interface LockedSuite {
+	readonly name: string;
+	readonly date: string;
+	readonly sha256: string;
+}
+
 export interface OpenRepositoryOptions {
 	readonly downloader: Downloader;
 	readonly mirrors: Mirrors;
@@ -42,7 +49,7 @@ export interface OpenRepositoryOptions {
 	readonly log: Log;
 	readonly nowMs: number;
 	/** The indices that a lock file names: these and no others. */
-	readonly expected?: readonly { readonly name: string; readonly date: string; readonly sha256: string }[];
+	readonly expected?: readonly LockedSuite[];
 }
 
 /** Fetches and verifies the indices of a release, of its updates and of its security archive. */
@@ -59,11 +66,8 @@ export async function openRepository(options: OpenRepositoryOptions): Promise<Re
 			const locked = expected?.find((suite) => suite.name === name);
 			const isMain = name === codename || locked !== undefined;
 			try {
-				// An index that a lock file wants may have expired since.
-				const nowMs = locked === undefined ? options.nowMs : Date.parse(locked.date);
-				const release = await fetchRelease({ ...options, nowMs, mirrors: mirrors[kind], suite: name });
-				if (release !== undefined && locked !== undefined) checkIsLocked(release, locked);
-				if (release !== undefined) return await fetchPackages(options, mirrors[kind], name, kind, release);
+				const suite = await openSuite(options, { name, kind }, locked);
+				if (suite !== undefined) return suite;
 				if (isMain) throw new SandboxError("network", `no mirror has Debian ${name}: ${mirrors[kind].join(", ")}`);
 			} catch (error) {
 				// An unsigned suite is never passed over in silence; one that is out of reach is, but for the main one.
@@ -84,7 +88,45 @@ export async function openRepository(options: OpenRepositoryOptions): Promise<Re
 	return { suites, index, mirrors };
 }
 
-function checkIsLocked(release: Release, locked: { name: string; date: string; sha256: string }): void {
+/**
+ * The suite by its code name, or, where what the mirror has under it does not fit together, by its other name ("stable"):
+ * a cache in front of a mirror may be new for one address and old for the next.
+ */
+async function openSuite(
+	options: OpenRepositoryOptions,
+	{ name, kind }: Pick<Suite, "name" | "kind">,
+	locked: LockedSuite | undefined,
+): Promise<Suite | undefined> {
+	const mirrors = options.mirrors[kind];
+	// An index that a lock file wants may have expired since.
+	const nowMs = locked === undefined ? options.nowMs : Date.parse(locked.date);
+	const release = await fetchRelease({ ...options, nowMs, mirrors, suite: name });
+	if (release === undefined) return undefined;
+	try {
+		return await open(name, release);
+	} catch (error) {
+		const { codename, suite } = release;
+		if (!(error instanceof SandboxError) || error.code === "cancelled" || suite === name) throw error;
+		const other = await fetchRelease({ ...options, nowMs, mirrors, suite }).catch(() => undefined);
+		if (other === undefined || other.codename !== codename || other.text === release.text) throw error;
+		const found = await open(suite, other).catch(() => undefined);
+		if (found === undefined) throw error;
+		options.log.warn(`${name} is taken from dists/${suite}, as of ${dayOf(other.dateMs)}: ${error.message}`);
+		return found;
+	}
+
+	async function open(folderName: string, candidate: Release): Promise<Suite> {
+		if (locked !== undefined) checkIsLocked(candidate, locked);
+		const file = await fetchPackages(options.downloader, mirrors, `dists/${folderName}`, candidate);
+		return { name, kind, release: candidate, ...file };
+	}
+}
+
+function dayOf(dateMs: number): string {
+	return new Date(dateMs).toISOString().slice(0, 10);
+}
+
+function checkIsLocked(release: Release, locked: LockedSuite): void {
 	if (sha256Of(release.text) === locked.sha256) return;
 	const offered = new Date(release.dateMs).toISOString();
 	throw new SandboxError(
@@ -95,13 +137,11 @@ function checkIsLocked(release: Release, locked: { name: string; date: string; s
 }
 
 async function fetchPackages(
-	{ downloader }: OpenRepositoryOptions,
+	downloader: Downloader,
 	mirrors: readonly string[],
-	name: string,
-	kind: keyof Mirrors,
+	folder: string,
 	release: Release,
-): Promise<Suite> {
-	const folder = `dists/${name}`;
+): Promise<Pick<Suite, "packagesName" | "packagesPath">> {
 	for (const packagesName of ["Packages.xz", "Packages.gz"]) {
 		const path = `${PACKAGES.slice(0, -"Packages".length)}${packagesName}`;
 		const entry = release.files.get(path);
@@ -109,9 +149,9 @@ async function fetchPackages(
 		if (entry.sizeBytes > limits.maxPackagesBytes) throw new SandboxError("corrupt", `${folder}/${path} is too long`);
 		const byHash = `${folder}/${COMPONENT}/binary-${ARCHITECTURE}/by-hash/SHA256/${entry.sha256}`;
 		const paths = release.acquireByHash ? [byHash, `${folder}/${path}`] : [`${folder}/${path}`];
-		return { name, kind, release, packagesName, packagesPath: await downloader.fetch(mirrors, { paths, ...entry }) };
+		return { packagesName, packagesPath: await downloader.fetch(mirrors, { paths, ...entry }) };
 	}
-	throw new SandboxError("network", `Debian ${name} has no packages for ${ARCHITECTURE}`);
+	throw new SandboxError("network", `${folder} has no packages for ${ARCHITECTURE}`);
 }
 
 /** How to fetch a package. */
