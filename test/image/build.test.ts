@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { configSchema } from "../../src/config.js";
 import { type BuildOptions, buildImage } from "../../src/image/build.js";
+import { exportImage } from "../../src/image/export.js";
+import { importImage } from "../../src/image/import.js";
 import { readManifest } from "../../src/image/manifest.js";
 import { listImages, loadImage, removeImage } from "../../src/image/store.js";
 import { silentLog } from "../../src/log.js";
@@ -99,6 +101,17 @@ describe("a recipe", () => {
 		const there = await build(recipe, { home: join(folder, "elsewhere") });
 		expect(there.digest).toBe(here.digest);
 		expect(readFileSync(join(folder, "recipe.lock.json"), "utf8")).toBe(lock);
+	});
+
+	it("becomes a machine on a computer that only got its exported file", async () => {
+		const { digest } = await loadImage(home, "mine");
+		const file = join(folder, "mine.tar.gz");
+		await exportImage(home, "mine", file, { log: silentLog });
+		const there = join(folder, "imported");
+		expect(await importImage(there, file, { log: silentLog })).toMatchObject({ outcome: "new", digest });
+		expect(await runIn(await loadImage(there, "mine"), "greet; cat /opt/link; ls /dev/shm")).toBe(
+			"hello wide world\nhello wide world\nwas-warmed\n",
+		);
 	});
 
 	it("whose lock file names other inputs is refused until it is updated", async () => {

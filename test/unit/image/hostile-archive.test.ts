@@ -1,5 +1,6 @@
 /** Archives that no honest tool writes: each is refused with a SandboxError, soon, in little memory, and leaves no file half written. */
 
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -250,6 +251,17 @@ describe("what would take hours or all memory", () => {
 		await expect(apply(decompress(inPieces(tar, 4096), "evil.tar.gz"))).rejects.toMatchObject({
 			code: "corrupt",
 			message: /swells to more than 500 times its size/,
+		});
+	});
+
+	const hasXz = spawnSync("xz", ["--version"]).status === 0;
+	it.skipIf(!hasXz)(`a bomb packed with xz${hasXz ? "" : " (skipped: this host has no xz)"}`, async () => {
+		const size = 70 * 1024 * 1024;
+		const input = Buffer.concat([tarHeader("zeros", { size }), Buffer.alloc(size), TAR_END]);
+		const tar = execFileSync("xz", ["-0", "--stdout"], { input });
+		await expect(apply(decompress(inPieces(tar, 4096), "evil.tar.xz"))).rejects.toMatchObject({
+			code: "corrupt",
+			message: /evil\.tar\.xz swells to more than 500 times its size/,
 		});
 	});
 
