@@ -11,7 +11,7 @@ export const NETWORK_BROADCAST: Ipv4 = 0x0a0002ff;
 export const GATEWAY_ADDRESS: Ipv4 = 0x0a000202;
 /** 10.0.2.3 */
 export const DNS_ADDRESS: Ipv4 = 0x0a000203;
-/** 10.0.2.15 */
+/** 10.0.2.15: the machine; the first one where several share a network. */
 export const GUEST_ADDRESS: Ipv4 = 0x0a00020f;
 /** 52:54:00:12:35:02, constant, so that a restored machine goes on with what its neighbour table says. */
 export const GATEWAY_MAC: Mac = 0x525400123502;

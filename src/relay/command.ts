@@ -15,6 +15,8 @@ network of its own, 10.0.2.0/24: the machine is 10.0.2.15, its gateway 10.0.2.2,
 
   --listen HOST:PORT  where to listen (default: a free port of 127.0.0.1)
   --origin ORIGIN     let web pages of ORIGIN connect, such as https://example.org; * is all (repeatable; default: none)
+  --shared            all machines on one network: they see each other, and each asks for an address by DHCP
+                      (10.0.2.15 and up)
   --machines N        at most so many machines at a time (default: ${MAX_MACHINES})
   --mtu BYTES         the largest IPv4 packet, 576 to 65535 (default: 1500)
   --pcap-size MIB     where the file of --pcap ends (default: 256)
@@ -61,12 +63,13 @@ export async function runRelay(args: readonly string[], context: RelayCommandCon
 /** The options of this command alone. Throws SandboxError("invalid-argument"). */
 export function parseRelayArguments(
 	args: readonly string[],
-): Pick<RelayOptions, "listen" | "origins" | "maxMachines" | "mtu" | "pcapMaxBytes"> {
+): Pick<RelayOptions, "listen" | "origins" | "shared" | "maxMachines" | "mtu" | "pcapMaxBytes"> {
 	const { values } = parse(args);
-	const { listen, origin, machines, mtu, "pcap-size": pcapMiB } = values;
+	const { listen, origin, shared, machines, mtu, "pcap-size": pcapMiB } = values;
 	return {
 		...(listen === undefined ? {} : { listen: parseListenAddress(listen) }),
 		...(origin === undefined ? {} : { origins: origin.map(parseOrigin) }),
+		...(shared === undefined ? {} : { shared }),
 		...(machines === undefined ? {} : { maxMachines: parseNumber("--machines", machines, 1, 4096) }),
 		...(mtu === undefined ? {} : { mtu: parseNumber("--mtu", mtu, 576, 65_535) }),
 		...(pcapMiB === undefined ? {} : { pcapMaxBytes: parseNumber("--pcap-size", pcapMiB, 1, 1_000_000) * 2 ** 20 }),
@@ -74,13 +77,14 @@ export function parseRelayArguments(
 }
 
 /** What machines may reach, line by line. */
-export function describeRules({ allow = [], deny = [], hostPorts = [], resolvers }: RelayOptions): string[] {
+export function describeRules({ allow = [], deny = [], hostPorts = [], resolvers, shared }: RelayOptions): string[] {
 	const texts = (rules: readonly { readonly text: string }[]) => rules.map(({ text }) => text).join(", ");
 	return [
 		allow.length === 0
 			? "open: every public address; nothing of this host, its network or any special range"
 			: `open: ${texts(allow)}; nothing else`,
 		...(deny.length === 0 ? [] : [`closed all the same: ${texts(deny)}`]),
+		...(shared === true ? ["machines see each other, at the addresses that DHCP gives them"] : []),
 		...hostPorts.map((port) => `10.0.2.2:${port} is this host's localhost:${port}`),
 		`names: ${resolvers === undefined ? "as this host resolves them" : `asked of ${resolvers.map(({ address, port }) => `${address}:${port}`).join(", ")}`}`,
 	];
@@ -93,6 +97,7 @@ function parse(args: readonly string[]) {
 			options: {
 				listen: { type: "string" },
 				origin: { type: "string", multiple: true },
+				shared: { type: "boolean" },
 				machines: { type: "string" },
 				mtu: { type: "string" },
 				"pcap-size": { type: "string" },

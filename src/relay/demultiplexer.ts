@@ -1,12 +1,4 @@
-import {
-	BROADCAST_MAC,
-	GATEWAY_ADDRESS,
-	GATEWAY_MAC,
-	GUEST_ADDRESS,
-	type Ipv4,
-	type Mac,
-	NETWORK_BROADCAST,
-} from "./addresses.js";
+import { BROADCAST_MAC, GATEWAY_ADDRESS, GATEWAY_MAC, type Ipv4, NETWORK_BROADCAST } from "./addresses.js";
 import type { AnswerDns } from "./flows/dns-end.js";
 import { Reassembly } from "./flows/reassembly.js";
 import type { TcpNat } from "./flows/tcp-nat.js";
@@ -24,6 +16,7 @@ import {
 	ETHERTYPE_IPV4,
 	ETHERTYPE_IPV6,
 	type EthernetFrame,
+	isGroupMac,
 	parseEthernetFrame,
 } from "./wire/ethernet.js";
 import { isIcmpError, timeExceeded } from "./wire/icmp.js";
@@ -74,7 +67,7 @@ export class Demultiplexer {
 			return;
 		}
 		const ethernet = parsed.value;
-		if (isGroup(ethernet.source) || ethernet.source === 0 || ethernet.source === GATEWAY_MAC) {
+		if (isGroupMac(ethernet.source) || ethernet.source === 0 || ethernet.source === GATEWAY_MAC) {
 			counters.badSourceMac += 1;
 			return;
 		}
@@ -83,7 +76,7 @@ export class Demultiplexer {
 		else if (ethernet.etherType !== ETHERTYPE_ARP && ethernet.etherType !== ETHERTYPE_IPV4)
 			counters.otherEtherType += 1;
 		else if (ethernet.destination !== GATEWAY_MAC && ethernet.destination !== BROADCAST_MAC) {
-			if (isGroup(ethernet.destination)) counters.multicast += 1;
+			if (isGroupMac(ethernet.destination)) counters.multicast += 1;
 			else counters.otherMac += 1;
 		} else if (ethernet.etherType === ETHERTYPE_ARP) this.#receiveArp(ethernet);
 		else this.#receiveIpv4(ethernet);
@@ -97,7 +90,7 @@ export class Demultiplexer {
 			return;
 		}
 		const { wire } = this.#context;
-		if (parsed.value.senderAddress === GUEST_ADDRESS) wire.learn(ethernet.source);
+		if (parsed.value.senderAddress === wire.guestAddress) wire.learn(ethernet.source);
 		const answer = answerArp(parsed.value);
 		if (answer === undefined) counters.unansweredArp += 1;
 		else wire.sendArp(answer, ethernet.source);
@@ -111,7 +104,7 @@ export class Demultiplexer {
 			return;
 		}
 		const packet = parsed.value;
-		if (packet.source !== GUEST_ADDRESS) {
+		if (packet.source !== this.#context.wire.guestAddress) {
 			if (packet.source === 0 && packet.destination === BROADCAST_ADDRESS) this.#receiveBootstrap(packet);
 			else counters.otherSource += 1;
 			return;
@@ -138,9 +131,9 @@ export class Demultiplexer {
 	}
 
 	#receivePacket(packet: Ipv4Packet): void {
-		const { counters } = this.#context;
+		const { counters, wire } = this.#context;
 		const { destination } = packet;
-		if (destination === GUEST_ADDRESS) {
+		if (destination === wire.guestAddress) {
 			counters.hairpin += 1;
 		} else if (isMulticast(destination)) {
 			counters.multicast += 1;
@@ -191,7 +184,7 @@ export class Demultiplexer {
 			this.#context.counters.badDhcp += 1;
 			return;
 		}
-		const answer = answerDhcp(message.value, mtu);
+		const answer = answerDhcp(message.value, mtu, wire.guestAddress);
 		if (answer === undefined) {
 			this.#context.counters.unansweredDhcp += 1;
 			return;
@@ -237,11 +230,6 @@ function isBroadcast(address: Ipv4): boolean {
 /** 224.0.0.0/4 (RFC 1112), and 240.0.0.0/4 with it, which nobody routes. */
 function isMulticast(address: Ipv4): boolean {
 	return address >= 0xe0000000 && address !== BROADCAST_ADDRESS;
-}
-
-/** The group bit of an Ethernet address: the lowest of its first byte. */
-function isGroup(mac: Mac): boolean {
-	return (Math.floor(mac / 2 ** 40) & 1) === 1;
 }
 
 /** No error is sent about an error, nor about a later fragment (RFC 1122 3.2.2). */

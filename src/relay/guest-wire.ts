@@ -1,4 +1,4 @@
-import { BROADCAST_MAC, GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_ADDRESS, type Ipv4, type Mac } from "./addresses.js";
+import { BROADCAST_MAC, GATEWAY_ADDRESS, GATEWAY_MAC, type Ipv4, type Mac } from "./addresses.js";
 import type { Clock } from "./clock.js";
 import type { Counters } from "./counters.js";
 import { RateLimit } from "./flows/rate-limit.js";
@@ -29,6 +29,7 @@ export class GuestWire {
 	readonly #mtu: number;
 	readonly #counters: Counters;
 	readonly #clock: Clock;
+	readonly #guestAddress: () => Ipv4;
 	readonly #waiting = new Set<() => void>();
 	readonly #errorLimit = new RateLimit(ICMP_ERRORS_PER_SECOND, 1000);
 	readonly #askLimit = new RateLimit(1, 1000);
@@ -41,11 +42,16 @@ export class GuestWire {
 	/** Segments without payload that wait for the MAC (RFC 1122 2.3.2.2). */
 	readonly #unsent: [TcpSegment, Ipv4][] = [];
 
-	constructor(link: FrameLink, mtu: number, counters: Counters, clock: Clock) {
+	constructor(link: FrameLink, mtu: number, counters: Counters, clock: Clock, guestAddress: () => Ipv4) {
 		this.#link = link;
 		this.#mtu = mtu;
 		this.#counters = counters;
 		this.#clock = clock;
+		this.#guestAddress = guestAddress;
+	}
+
+	get guestAddress(): Ipv4 {
+		return this.#guestAddress();
 	}
 
 	get guestMac(): Mac | undefined {
@@ -122,7 +128,7 @@ export class GuestWire {
 			serializeTcpFrame({
 				segment,
 				source,
-				destination: GUEST_ADDRESS,
+				destination: this.guestAddress,
 				sourceMac: GATEWAY_MAC,
 				destinationMac: mac,
 				identification: this.#nextIdentification(),
@@ -137,7 +143,7 @@ export class GuestWire {
 			return;
 		}
 		const datagram = { sourcePort, destinationPort, payload };
-		this.sendIpv4(source, PROTOCOL_UDP, serializeUdpDatagram(datagram, source, GUEST_ADDRESS));
+		this.sendIpv4(source, PROTOCOL_UDP, serializeUdpDatagram(datagram, source, this.guestAddress));
 	}
 
 	sendIcmp(source: Ipv4, message: Uint8Array): void {
@@ -158,7 +164,7 @@ export class GuestWire {
 			this.#askForGuest();
 			return;
 		}
-		const destination = delivery?.address ?? GUEST_ADDRESS;
+		const destination = delivery?.address ?? this.guestAddress;
 		const identification = this.#nextIdentification();
 		for (const piece of fragmentIpv4(payload, this.#mtu)) {
 			const start = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES;
@@ -195,7 +201,7 @@ export class GuestWire {
 				senderMac: GATEWAY_MAC,
 				senderAddress: GATEWAY_ADDRESS,
 				targetMac: 0,
-				targetAddress: GUEST_ADDRESS,
+				targetAddress: this.guestAddress,
 			},
 			BROADCAST_MAC,
 		);

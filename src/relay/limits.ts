@@ -105,6 +105,8 @@ export const AUDIT_KEPT_FILES = 3;
 export const LINK_HIGH_WATER_BYTES = 4_194_304;
 export const LINK_LOW_WATER_BYTES = 1_048_576;
 export const LINK_MAX_BUFFERED_BYTES = 16_777_216;
+/** Machines that one shared network can tell apart: 10.0.2.15 to 10.0.2.254. */
+export const MAX_SHARED_ADDRESSES = 240;
 /** Machines at a time, where the user names no number. */
 export const MAX_MACHINES = 64;
 /** Connections that may be shaking hands beside those of the machines. */

@@ -1,4 +1,5 @@
 import type { Log } from "../log.js";
+import type { Ipv4 } from "./addresses.js";
 import type { AuditLog } from "./audit-log.js";
 import type { BandwidthLimits } from "./bandwidth.js";
 import type { Clock } from "./clock.js";
@@ -30,6 +31,8 @@ export interface SharedParts {
 export interface MachineOptions extends InboundEvents {
 	readonly machine: string;
 	readonly link: FrameLink;
+	/** Default: 10.0.2.15. */
+	readonly guestAddress?: () => Ipv4;
 	/** What is left of the bytes that the machine may carry. */
 	readonly quota: ByteQuota;
 }

@@ -1,4 +1,5 @@
 import type { Log } from "../log.js";
+import { GUEST_ADDRESS, type Ipv4 } from "./addresses.js";
 import type { AuditLog } from "./audit-log.js";
 import { Bandwidth, type BandwidthLimits } from "./bandwidth.js";
 import { type Clock, systemClock } from "./clock.js";
@@ -21,6 +22,8 @@ export interface NetworkOptions extends InboundEvents {
 	readonly link: FrameLink;
 	/** Of the link, bytes: an IPv4 packet at most, either way. 576 to 65,535 (what the guest may send can be larger). */
 	readonly mtu: number;
+	/** Of the machine. Default: 10.0.2.15. */
+	readonly guestAddress?: () => Ipv4;
 	/** In front of every host socket. */
 	readonly gate: EgressGate;
 	/** The machine's resolver; whoever made it closes it. */
@@ -49,7 +52,7 @@ export function createNetworkContext(options: NetworkOptions, counters: Counters
 		counters,
 		gate,
 		mtu,
-		wire: new GuestWire(link, mtu, counters, clock),
+		wire: new GuestWire(link, mtu, counters, clock, options.guestAddress ?? (() => GUEST_ADDRESS)),
 		toGuest: bucket(bandwidth?.toGuestBytesPerSecond),
 		fromGuest: bucket(bandwidth?.fromGuestBytesPerSecond),
 		quota: options.quota ?? new ByteQuota(Number.POSITIVE_INFINITY),

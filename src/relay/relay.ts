@@ -20,6 +20,7 @@ import { PcapFile } from "./pcap.js";
 import { nodeDnsTransport } from "./services/dns-transport.js";
 import { hostResolvers, type Resolver } from "./services/resolver.js";
 import { checkRelayOptions } from "./settings.js";
+import { SharedNetwork } from "./shared-network.js";
 import { type FrameSink, type LinkServer, listenForMachines } from "./websocket.js";
 
 export interface RelayOptions {
@@ -37,6 +38,8 @@ export interface RelayOptions {
 	/** Largest IPv4 packet of the machines' link, bytes. Default: 1500. */
 	readonly mtu?: number;
 	readonly maxMachines?: number;
+	/** All machines on one Ethernet, each with an address of its own by DHCP. Default: none sees another. */
+	readonly shared?: boolean;
 	/** Of each machine. */
 	readonly bandwidth?: BandwidthLimits;
 	/** Bytes that one flow may carry, both directions together. Default: any number. */
@@ -145,6 +148,7 @@ class WebSocketRelay implements Relay {
 	/** Of the named machines: their owner names them, so that there are not more than it asked for. */
 	readonly #quotas = new Map<string, ByteQuota>();
 	readonly #forwards: KeptForwards;
+	readonly #sharedNetwork: SharedNetwork | undefined;
 	#server: LinkServer | undefined;
 	#unnamed = 0;
 	#closing: Promise<void> | undefined;
@@ -155,6 +159,7 @@ class WebSocketRelay implements Relay {
 		this.#shared = shared;
 		this.#audit = shared.audit;
 		this.#forwards = new KeptForwards(options.log);
+		this.#sharedNetwork = options.shared === true ? new SharedNetwork(options.log) : undefined;
 	}
 
 	/** The port. */
@@ -216,14 +221,17 @@ class WebSocketRelay implements Relay {
 		return this.#server?.origin ?? "";
 	}
 
-	#connect(link: FrameLink, name: string | undefined): FrameSink {
+	#connect(socket: FrameLink, name: string | undefined): FrameSink {
 		const machine = name ?? `unnamed-${++this.#unnamed}`;
 		const pcap = this.#pcap;
 		const { events } = this.#options;
+		const link = pcap === undefined ? socket : capturedLink(socket, pcap);
+		const port = this.#sharedNetwork?.join(machine, link);
 		const opened = openMachineNetwork(this.#shared, {
 			machine,
 			quota: this.#quota(name),
-			link: pcap === undefined ? link : capturedLink(link, pcap),
+			link: port ?? link,
+			...(port === undefined ? {} : { guestAddress: () => port.address }),
 			...(events?.inbound === undefined
 				? {}
 				: { onInbound: (guestPort: number) => events.inbound?.(machine, guestPort) ?? Promise.resolve() }),
@@ -234,16 +242,17 @@ class WebSocketRelay implements Relay {
 		if (name !== undefined) this.#forwards.attach(machine, network);
 		events?.connected?.(machine, network);
 		return {
-			receive:
-				pcap === undefined
-					? (frame) => network.receive(frame)
-					: (frame) => {
-							pcap.write(frame);
-							network.receive(frame);
-						},
+			receive(frame) {
+				pcap?.write(frame);
+				if (port === undefined || port.receive(frame)) network.receive(frame);
+			},
 			endBatch: () => network.endBatch(),
-			drained: () => network.drained(),
+			drained() {
+				port?.drained();
+				network.drained();
+			},
 			closed: () => {
+				port?.leave();
 				this.#connected.delete(machine);
 				opened.close();
 				events?.disconnected?.(machine);

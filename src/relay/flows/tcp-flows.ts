@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { GATEWAY_ADDRESS, GUEST_ADDRESS, type Ipv4 } from "../addresses.js";
+import { GATEWAY_ADDRESS, type Ipv4 } from "../addresses.js";
 import {
 	MAX_HALF_OPEN_TCP_FLOWS,
 	MAX_TCP_FLOWS,
@@ -105,7 +105,7 @@ export class TcpFlows implements TcpFlowContext {
 
 	/** An unguessable number to begin with (RFC 6528). */
 	initialSequence(remoteAddress: Ipv4, remotePort: number, guestPort: number): number {
-		return this.#sequences.next(remoteAddress, remotePort, GUEST_ADDRESS, guestPort);
+		return this.#sequences.next(remoteAddress, remotePort, this.#context.wire.guestAddress, guestPort);
 	}
 
 	/** A flow of the guest's, by its SYN. `lastSequence`: of the connection in TIME-WAIT that it replaces. */

@@ -46,14 +46,19 @@ export interface DhcpAnswer {
 }
 
 /**
- * The DHCP server (RFC 2131) of a network with one guest: one fixed lease, whoever asks, nothing to remember. So RELEASE and
+ * The DHCP server (RFC 2131) of one guest: one fixed lease, whoever asks, nothing to remember. So RELEASE and
  * DECLINE change nothing, and a restored machine's lease is as good as ever.
  */
-export function answerDhcp(message: DhcpMessage, mtu: number): DhcpAnswer | undefined {
+export function answerDhcp(
+	message: DhcpMessage,
+	mtu: number,
+	guestAddress: Ipv4 = GUEST_ADDRESS,
+): DhcpAnswer | undefined {
+	const lease = { mtu, guestAddress };
 	if (message.operation !== "request" || message.gatewayAddress !== 0) return undefined;
 	const type = message.options.get(MESSAGE_TYPE)?.[0];
-	if (type === DISCOVER) return reply(message, OFFER, mtu);
-	if (type === INFORM) return message.clientAddress === 0 ? undefined : reply(message, ACK, mtu);
+	if (type === DISCOVER) return reply(message, OFFER, lease);
+	if (type === INFORM) return message.clientAddress === 0 ? undefined : reply(message, ACK, lease);
 	if (type !== REQUEST) return undefined;
 	const server = addressOption(message, SERVER_IDENTIFIER);
 	if (server !== undefined && server !== GATEWAY_ADDRESS) return undefined;
@@ -61,10 +66,19 @@ export function answerDhcp(message: DhcpMessage, mtu: number): DhcpAnswer | unde
 	const requested =
 		addressOption(message, REQUESTED_ADDRESS) ?? (message.clientAddress === 0 ? undefined : message.clientAddress);
 	if (requested === undefined) return undefined;
-	return reply(message, requested === GUEST_ADDRESS ? ACK : NAK, mtu);
+	return reply(message, requested === guestAddress ? ACK : NAK, lease);
 }
 
-function reply(request: DhcpMessage, type: typeof OFFER | typeof ACK | typeof NAK, mtu: number): DhcpAnswer {
+interface Lease {
+	readonly mtu: number;
+	readonly guestAddress: Ipv4;
+}
+
+function reply(
+	request: DhcpMessage,
+	type: typeof OFFER | typeof ACK | typeof NAK,
+	{ mtu, guestAddress }: Lease,
+): DhcpAnswer {
 	const informing = request.options.get(MESSAGE_TYPE)?.[0] === INFORM;
 	const options = new Map([
 		[MESSAGE_TYPE, Uint8Array.of(type)],
@@ -91,21 +105,21 @@ function reply(request: DhcpMessage, type: typeof OFFER | typeof ACK | typeof NA
 			seconds: 0,
 			flags: request.flags,
 			clientAddress: type === NAK ? 0 : request.clientAddress,
-			yourAddress: type === NAK || informing ? 0 : GUEST_ADDRESS,
+			yourAddress: type === NAK || informing ? 0 : guestAddress,
 			serverAddress: type === NAK ? 0 : GATEWAY_ADDRESS,
 			gatewayAddress: 0,
 			clientMac: request.clientMac,
 			options,
 		},
-		delivery: deliveryOf(request, type),
+		delivery: deliveryOf(request, type, guestAddress),
 	};
 }
 
 /** RFC 2131 4.1: a NAK is broadcast; ciaddr if the client has it, else broadcast if it asked so, else its new address. */
-function deliveryOf(request: DhcpMessage, type: number): Delivery {
+function deliveryOf(request: DhcpMessage, type: number, guestAddress: Ipv4): Delivery {
 	const wantsBroadcast = request.clientAddress === 0 && (request.flags & BROADCAST_FLAG) !== 0;
 	if (type === NAK || wantsBroadcast) return { mac: BROADCAST_MAC, address: ANY_BROADCAST };
-	return { mac: request.clientMac, address: request.clientAddress === 0 ? GUEST_ADDRESS : request.clientAddress };
+	return { mac: request.clientMac, address: request.clientAddress === 0 ? guestAddress : request.clientAddress };
 }
 
 function addressOption(message: DhcpMessage, code: number): Ipv4 | undefined {

@@ -79,7 +79,7 @@ describe("sandbox86 relay", () => {
 		[["--machines", "1e3"], '--machines is "1e3", but a whole number from 1 to 4096 is needed'],
 		[["--origin", "example.org"], '--origin is "example.org", but an origin such as https://example.org is needed'],
 		[["--origin", "https://a.example/x"], "--origin is"],
-		[["--shared"], "Unknown option '--shared'"],
+		[["--joined"], "Unknown option '--joined'"],
 		[["more"], "Unexpected argument 'more'"],
 	])("refuses %j", async (args, message) => {
 		await expect(run(args).done).rejects.toMatchObject({
@@ -94,6 +94,7 @@ describe("sandbox86 relay", () => {
 				"--listen=0.0.0.0:8086",
 				"--origin=https://A.example",
 				"--origin=*",
+				"--shared",
 				"--machines=2",
 				"--mtu=9000",
 				"--pcap-size=2",
@@ -101,6 +102,7 @@ describe("sandbox86 relay", () => {
 		).toEqual({
 			listen: { host: "0.0.0.0", port: 8086 },
 			origins: ["https://a.example", "*"],
+			shared: true,
 			maxMachines: 2,
 			mtu: 9000,
 			pcapMaxBytes: 2_097_152,

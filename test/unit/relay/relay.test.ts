@@ -9,8 +9,9 @@ import { BROADCAST_MAC, GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_ADDRESS } from "../.
 import { parseRule } from "../../../src/relay/egress/rule.js";
 import { createRelay, type Relay, type RelayOptions } from "../../../src/relay/relay.js";
 import { serializeArpPacket } from "../../../src/relay/wire/arp.js";
+import { serializeDhcpMessage } from "../../../src/relay/wire/dhcp.js";
 import { serializeEthernetFrame } from "../../../src/relay/wire/ethernet.js";
-import { parseIpv4Packet } from "../../../src/relay/wire/ipv4.js";
+import { parseIpv4Packet, writeIpv4Header } from "../../../src/relay/wire/ipv4.js";
 import {
 	NO_TCP_OPTIONS,
 	parseTcpSegment,
@@ -20,6 +21,7 @@ import {
 	TCP_RST,
 	TCP_SYN,
 } from "../../../src/relay/wire/tcp.js";
+import { serializeUdpDatagram } from "../../../src/relay/wire/udp.js";
 import { TestClient } from "./websocket-client.js";
 
 const GUEST_MAC = 0x525400123456;
@@ -62,6 +64,33 @@ const question = serializeEthernetFrame({
 		targetAddress: GATEWAY_ADDRESS,
 	}),
 });
+
+/** A UDP packet. */
+function fromGuest(
+	sourceMac: number,
+	destinationMac: number,
+	source: number,
+	destination: number,
+	message?: Uint8Array,
+) {
+	const datagram = { sourcePort: 68, destinationPort: 67, payload: message ?? new Uint8Array(9) };
+	const body = serializeUdpDatagram(datagram, source, destination);
+	const payload = new Uint8Array(20 + body.length);
+	const fragment = { moreFragments: false, fragmentOffset: 0, identification: 1 };
+	writeIpv4Header(payload, 0, { source, destination, protocol: 17, payloadBytes: body.length, ...fragment });
+	payload.set(body, 20);
+	return serializeEthernetFrame({ destination: destinationMac, source: sourceMac, etherType: 0x0800, payload });
+}
+
+/** A DHCPDISCOVER. */
+function discover(mac: number): Uint8Array {
+	const none = { clientAddress: 0, yourAddress: 0, serverAddress: 0, gatewayAddress: 0 };
+	const message = serializeDhcpMessage({
+		...{ operation: "request", transaction: 7, seconds: 0, flags: 0, clientMac: mac, ...none },
+		options: new Map([[53, Uint8Array.of(1)]]),
+	});
+	return fromGuest(mac, BROADCAST_MAC, 0, 0xffffffff, message);
+}
 
 function synTo(destinationPort: number, sourcePort = 40_000): Uint8Array {
 	return serializeTcpFrame({
@@ -132,6 +161,24 @@ describe("a relay", () => {
 		first.send(synTo(1));
 		expect(flagsOf((await first.take(1))[0])).toBe(TCP_RST | TCP_ACK);
 		expect(second.frames).toEqual([]);
+	});
+
+	test("that is shared leases each machine an address, passes frames between them, and lets them out as before", async () => {
+		const relay = await start({ shared: true, hostPorts: [hostPort] });
+		const clients = [await TestClient.connect(relay.url), await TestClient.connect(relay.url)];
+		const addresses: number[] = [];
+		for (const [at, client] of clients.entries()) {
+			const [offer] = await ask(client, discover(GUEST_MAC + at));
+			addresses.push(offer?.readUInt32BE(14 + 20 + 8 + 16) ?? 0);
+		}
+		expect(addresses).toEqual([GUEST_ADDRESS, GUEST_ADDRESS + 1]);
+		const [first, second] = clients as [TestClient, TestClient];
+		const greeting = fromGuest(GUEST_MAC, GUEST_MAC + 1, GUEST_ADDRESS, GUEST_ADDRESS + 1);
+		first.send(greeting);
+		expect((await second.take(1))[0]).toEqual(Buffer.from(greeting));
+		first.send(synTo(hostPort));
+		expect(flagsOf((await first.take(1))[0])).toBe(TCP_SYN | TCP_ACK);
+		expect([first.frames, second.frames]).toEqual([[], []]);
 	});
 
 	test("lets a machine reach the host's ports that were opened, and no other", async () => {
