@@ -1,7 +1,7 @@
 /** Builds an image: its tree step by step, then its boot snapshot. */
 
 import { readFileSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
@@ -20,7 +20,8 @@ import { makeTree } from "./make-tree.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { packageFile } from "./package-files.js";
 import { acquireLock, lockOwner } from "./process-lock.js";
-import { type BuildProgress, ProgressTracker, readProgressFile } from "./progress.js";
+import { type BuildProgress, type Progress, ProgressTracker } from "./progress.js";
+import { PROGRESS_FILE, ProgressFile, readProgressFile } from "./progress-file.js";
 import { type Recipe, type RecipeFile, readRecipe } from "./recipe.js";
 import { sha256Of } from "./sha256.js";
 import type { SourceContext } from "./source.js";
@@ -55,7 +56,6 @@ export interface BuildOptions {
 
 /** Free space that a build needs beside what is downloaded already, bytes. */
 const NEEDED_BYTES = 700 * 1024 * 1024;
-const PROGRESS_FILE_MS = 500;
 /** What a recipe's step in the guest is expected to take, seconds. */
 const STEP_SECONDS = 60;
 
@@ -100,20 +100,18 @@ function tinyIsTaken(): SandboxError {
 }
 
 /** How far the build under way is, in whatever process; undefined if there is none. */
-export async function readBuildProgress(
-	home: string,
-): Promise<(BuildProgress & { readonly name: string }) | undefined> {
+export async function readBuildProgress(home: string): Promise<(Progress & { readonly name: string }) | undefined> {
 	const { builds } = imageFolders(home);
 	const owner = await lockOwner(join(builds, "lock"));
 	if (owner === undefined) return undefined;
-	const progress = await readProgressFile(join(builds, "progress.json"));
+	const progress = await readProgressFile(join(builds, PROGRESS_FILE));
 	return progress === undefined ? undefined : { ...progress, name: owner.purpose };
 }
 
 async function forwardProgress(home: string, { onProgress }: BuildOptions): Promise<void> {
 	const progress = await readBuildProgress(home).catch(() => undefined);
 	if (progress === undefined) return;
-	onProgress?.({ ...progress, phase: "waiting", stage: `another process builds ${progress.name}: ${progress.stage}` });
+	onProgress?.({ ...progress, phase: "waiting", stage: `another process makes ${progress.name}: ${progress.stage}` });
 }
 
 async function build(home: string, recipeFile: RecipeFile, options: BuildOptions): Promise<MachineImage> {
@@ -125,8 +123,11 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 	const staging = join(folders.builds, name);
 	await requireFreeSpace(home, NEEDED_BYTES, "a build");
 	await mkdir(join(staging, "image"), { recursive: true });
-	const report = progressReporter(join(folders.builds, "progress.json"), options);
-	const progress = new ProgressTracker(report.update, expectedSeconds(recipe));
+	const progressFile = new ProgressFile(join(folders.builds, PROGRESS_FILE), log);
+	const progress = new ProgressTracker((now) => {
+		options.onProgress?.(now);
+		progressFile.update(now);
+	}, expectedSeconds(recipe));
 	const consoleLogPath = join(home, `build-${name}-console.log`);
 	const store = new ContentStore(folders.files);
 	const cache = new StepCache(folders.steps);
@@ -247,7 +248,7 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 	} finally {
 		await (await network?.catch(() => undefined))?.close();
 		await rm(staging, { recursive: true, force: true });
-		await report.end();
+		await progressFile.end();
 	}
 }
 
@@ -283,36 +284,6 @@ async function makeBootSnapshot(image: MachineImage, consoleLogPath: string, opt
 function measure(tree: Tree): { entries: number; fileBytes: number } {
 	const fileBytes = [...contentsOf(tree).values()].reduce((sum, bytes) => sum + bytes, 0);
 	return { entries: [...tree.entries()].length, fileBytes };
-}
-
-/** Hands progress to the caller and, at most twice a second, to a file for other processes. */
-function progressReporter(
-	path: string,
-	{ onProgress, log }: BuildOptions,
-): { update: (progress: BuildProgress) => void; end: () => Promise<void> } {
-	let writtenMs = Number.NEGATIVE_INFINITY;
-	let writing: Promise<void> = Promise.resolve();
-	return {
-		update(progress) {
-			onProgress?.(progress);
-			const nowMs = performance.now();
-			if (nowMs - writtenMs < PROGRESS_FILE_MS) return;
-			writtenMs = nowMs;
-			writing = writing.then(async () => {
-				try {
-					await writeFile(`${path}.new`, JSON.stringify(progress));
-					await rename(`${path}.new`, path);
-				} catch (error) {
-					// Only a courtesy to other processes.
-					log.debug(`progress is not written: ${describeError(error)}`);
-				}
-			});
-		},
-		async end() {
-			await writing;
-			await rm(path, { force: true });
-		},
-	};
 }
 
 function packageVersion(): string {

@@ -29,6 +29,7 @@ import { limits } from "./limits.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { acquireLock } from "./process-lock.js";
 import type { Progress } from "./progress.js";
+import { PROGRESS_FILE, ProgressFile } from "./progress-file.js";
 import { commitImage, imageDigest, imageFolders, TINY } from "./store.js";
 import { readTar } from "./tar-layer.js";
 
@@ -88,15 +89,21 @@ export async function importImage(home: string, path: string, options: ImportOpt
 				bytesPerSecond: undefined,
 			}),
 	});
+	const progressFile = new ProgressFile(join(builds, PROGRESS_FILE), options.log);
+	const onProgress = (progress: Progress) => {
+		options.onProgress?.(progress);
+		progressFile.update(progress);
+	};
 	const staging = join(builds, `import-${randomBytes(6).toString("hex")}`);
 	try {
 		await removeLeftovers(builds);
 		await mkdir(join(staging, "image"), { recursive: true });
-		return await new Import(home, file, fileBytes, staging, options).run();
+		return await new Import(home, file, fileBytes, staging, { ...options, onProgress }).run();
 	} catch (error) {
 		throw diskError(home, error);
 	} finally {
 		await rm(staging, { recursive: true, force: true });
+		await progressFile.end();
 		await lock.release();
 	}
 }

@@ -1,5 +1,3 @@
-import { readFile } from "node:fs/promises";
-import { errnoOf } from "../errors.js";
 import { RateMeter } from "./rate-meter.js";
 
 /** How far long work is. */
@@ -155,18 +153,4 @@ export function createProgressRenderer(out: { readonly isTTY?: boolean; write(te
 			open = false;
 		},
 	};
-}
-
-/** Reads the progress that another process writes; undefined where there is none yet. */
-export async function readProgressFile(path: string): Promise<BuildProgress | undefined> {
-	try {
-		const value: unknown = JSON.parse(await readFile(path, "utf8"));
-		if (typeof value === "object" && value !== null && "fraction" in value && "stage" in value) {
-			return value as BuildProgress;
-		}
-		return undefined;
-	} catch (error) {
-		if (error instanceof SyntaxError || errnoOf(error) === "ENOENT") return undefined;
-		throw error;
-	}
 }

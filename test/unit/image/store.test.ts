@@ -9,6 +9,7 @@ import { ContentStore } from "../../../src/image/content-store.js";
 import { serializeFsJson } from "../../../src/image/fs-json.js";
 import type { ImageManifest } from "../../../src/image/manifest.js";
 import { acquireLock, lockOwner } from "../../../src/image/process-lock.js";
+import { PROGRESS_FILE, ProgressFile } from "../../../src/image/progress-file.js";
 import { parseRecipe } from "../../../src/image/recipe.js";
 import { commitImage, listImages, loadImage, removeImage, verifyImage } from "../../../src/image/store.js";
 import { Tree } from "../../../src/image/tree.js";
@@ -175,8 +176,14 @@ describe("the build lock", () => {
 	it("held by another process lets its progress be seen", async () => {
 		const lock = await acquireLock(path(), "base");
 		const progress = { phase: "configure", stage: "setting up packages", fraction: 0.5, etaMs: 1000 };
-		writeFileSync(join(home, "builds", "progress.json"), JSON.stringify(progress));
+		const file = new ProgressFile(join(home, "builds", PROGRESS_FILE), silentLog);
+		file.update({ ...progress, bytesPerSecond: undefined });
+		while ((await readBuildProgress(home)) === undefined) await new Promise((resolve) => setImmediate(resolve));
+		// The next one comes too soon to be written.
+		file.update({ ...progress, fraction: 0.9, bytesPerSecond: undefined });
 		expect(await readBuildProgress(home)).toMatchObject({ name: "base", fraction: 0.5 });
+		await file.end();
+		expect(readdirSync(join(home, "builds"))).toEqual(["lock"]);
 		await lock.release();
 		expect(await readBuildProgress(home)).toBeUndefined();
 	});
