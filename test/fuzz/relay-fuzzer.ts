@@ -5,7 +5,7 @@ import { readFirstBytes } from "../../src/relay/egress/first-bytes.js";
 import { MAX_TCP_FLOWS, MAX_UDP_MAPPINGS } from "../../src/relay/limits.js";
 import { parseArpPacket } from "../../src/relay/wire/arp.js";
 import { parseDhcpMessage } from "../../src/relay/wire/dhcp.js";
-import { parseDnsMessage } from "../../src/relay/wire/dns.js";
+import { parseDnsMessage } from "../../src/relay/wire/dns-parser.js";
 import { parseIcmpMessage } from "../../src/relay/wire/icmp.js";
 import { parseIpv4Packet } from "../../src/relay/wire/ipv4.js";
 import { parseTcpSegment } from "../../src/relay/wire/tcp.js";

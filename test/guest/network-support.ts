@@ -6,15 +6,9 @@ import { once } from "node:events";
 import { createServer as createHttpServer, type Server as HttpServer } from "node:http";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { networkInterfaces } from "node:os";
-import {
-	DNS_CLASS_IN,
-	DNS_CODE,
-	DNS_TYPE,
-	type DnsMessage,
-	type DnsRecord,
-	parseDnsMessage,
-	serializeDnsMessage,
-} from "../../src/relay/wire/dns.js";
+import { DNS_CLASS_IN, DNS_CODE, DNS_TYPE, type DnsMessage, type DnsRecord } from "../../src/relay/wire/dns.js";
+import { parseDnsMessage } from "../../src/relay/wire/dns-parser.js";
+import { serializeDnsMessage } from "../../src/relay/wire/dns-serializer.js";
 
 export const GATEWAY = "10.0.2.2";
 export const NAME_SERVER = "10.0.2.3";

@@ -11,7 +11,9 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import { silentLog } from "../../src/log.js";
 import { createRelay, type Relay } from "../../src/relay/relay.js";
-import { DNS_CLASS_IN, DNS_TYPE, parseDnsMessage, serializeDnsMessage } from "../../src/relay/wire/dns.js";
+import { DNS_CLASS_IN, DNS_TYPE } from "../../src/relay/wire/dns.js";
+import { parseDnsMessage } from "../../src/relay/wire/dns-parser.js";
+import { serializeDnsMessage } from "../../src/relay/wire/dns-serializer.js";
 import { hasProgram, KernelPeer } from "./kernel-peer.js";
 
 const program = inject("tapPeer");

@@ -1,15 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DnsProxy } from "../../src/relay/services/dns-proxy.js";
-import {
-	DNS_TYPE,
-	type DnsData,
-	type DnsMessage,
-	type DnsRecord,
-	parseDnsMessage,
-	serializeDnsMessage,
-} from "../../src/relay/wire/dns.js";
+import { DNS_TYPE, type DnsData, type DnsMessage, type DnsRecord } from "../../src/relay/wire/dns.js";
 import { canonicalDnsName, dnsNameLabels, readDnsName } from "../../src/relay/wire/dns-name.js";
+import { parseDnsMessage } from "../../src/relay/wire/dns-parser.js";
+import { serializeDnsMessage } from "../../src/relay/wire/dns-serializer.js";
 import { createGate } from "../unit/relay/egress/support.js";
 
 const SEED = 1035;

@@ -1,7 +1,9 @@
 import { randomInt } from "node:crypto";
 import { DNS_ATTEMPT_MS, DNS_MAX_UDP_BYTES } from "../limits.js";
-import { DNS_CODE, type DnsMessage, type DnsQuestion, parseDnsMessage, serializeDnsMessage } from "../wire/dns.js";
+import { DNS_CODE, type DnsMessage, type DnsQuestion } from "../wire/dns.js";
 import { canonicalDnsName } from "../wire/dns-name.js";
+import { parseDnsMessage } from "../wire/dns-parser.js";
+import { serializeDnsMessage } from "../wire/dns-serializer.js";
 import type { DnsTransport } from "./dns-transport.js";
 import type { Resolver } from "./resolver.js";
 

@@ -11,11 +11,10 @@ import {
 	type DnsMessage,
 	type DnsQuestion,
 	type DnsRecord,
-	parseDnsHeader,
-	parseDnsMessage,
-	serializeDnsMessage,
 } from "../wire/dns.js";
 import { canonicalDnsName } from "../wire/dns-name.js";
+import { parseDnsHeader, parseDnsMessage } from "../wire/dns-parser.js";
+import { serializeDnsMessage } from "../wire/dns-serializer.js";
 import { type DnsAnswer, readDnsAnswer, reverseAddressOf } from "./dns-answer.js";
 import { askResolvers } from "./dns-client.js";
 import type { DnsTransport } from "./dns-transport.js";

@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { DNS_TYPE, type DnsRecord, parseDnsMessage, serializeDnsMessage } from "../../../../src/relay/wire/dns.js";
+import { DNS_TYPE, type DnsRecord } from "../../../../src/relay/wire/dns.js";
 import { dnsNameLabels, readDnsName } from "../../../../src/relay/wire/dns-name.js";
+import { parseDnsMessage } from "../../../../src/relay/wire/dns-parser.js";
+import { serializeDnsMessage } from "../../../../src/relay/wire/dns-serializer.js";
 import { addressRecord, aliasRecord, bytesRecord, parsed, queryOf, responseTo } from "./support.js";
 
 const hex = (text: string): Uint8Array => Buffer.from(text.replaceAll(/\s/g, ""), "hex");

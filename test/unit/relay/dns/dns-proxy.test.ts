@@ -5,13 +5,8 @@ import { type DnsDecision, DnsProxy } from "../../../../src/relay/services/dns-p
 import type { DnsExchange, DnsTransport } from "../../../../src/relay/services/dns-transport.js";
 import type { Resolver } from "../../../../src/relay/services/resolver.js";
 import { formatIpv4Address } from "../../../../src/relay/wire/address.js";
-import {
-	DNS_CODE,
-	DNS_TYPE,
-	type DnsMessage,
-	type DnsRecord,
-	serializeDnsMessage,
-} from "../../../../src/relay/wire/dns.js";
+import { DNS_CODE, DNS_TYPE, type DnsMessage, type DnsRecord } from "../../../../src/relay/wire/dns.js";
+import { serializeDnsMessage } from "../../../../src/relay/wire/dns-serializer.js";
 import { createGate, ipv4, type Rules, tryEverything } from "../egress/support.js";
 import { addressRecord, aliasRecord, bytesRecord, parsed, queryOf, responseTo } from "./support.js";
 

@@ -4,7 +4,8 @@ import { afterEach, describe, expect, it } from "vitest";
 import { systemClock } from "../../../../src/relay/clock.js";
 import { type DnsDecision, DnsProxy } from "../../../../src/relay/services/dns-proxy.js";
 import { type DnsExchange, nodeDnsTransport } from "../../../../src/relay/services/dns-transport.js";
-import { DNS_CODE, type DnsMessage, serializeDnsMessage } from "../../../../src/relay/wire/dns.js";
+import { DNS_CODE, type DnsMessage } from "../../../../src/relay/wire/dns.js";
+import { serializeDnsMessage } from "../../../../src/relay/wire/dns-serializer.js";
 import { createGate, ipv4, tryEverything } from "../egress/support.js";
 import { addressRecord, parsed, queryOf, responseTo } from "./support.js";
 

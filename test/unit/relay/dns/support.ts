@@ -1,10 +1,5 @@
-import {
-	DNS_CLASS_IN,
-	DNS_TYPE,
-	type DnsMessage,
-	type DnsRecord,
-	parseDnsMessage,
-} from "../../../../src/relay/wire/dns.js";
+import { DNS_CLASS_IN, DNS_TYPE, type DnsMessage, type DnsRecord } from "../../../../src/relay/wire/dns.js";
+import { parseDnsMessage } from "../../../../src/relay/wire/dns-parser.js";
 import { ipv4 } from "../egress/support.js";
 
 /** A query as a stub resolver sends it. */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { DNS_ADDRESS } from "../../../../src/relay/addresses.js";
 import { DnsProxy } from "../../../../src/relay/services/dns-proxy.js";
-import { DNS_TYPE, serializeDnsMessage } from "../../../../src/relay/wire/dns.js";
+import { DNS_TYPE } from "../../../../src/relay/wire/dns.js";
+import { serializeDnsMessage } from "../../../../src/relay/wire/dns-serializer.js";
 import { addressRecord, parsed, queryOf, responseTo } from "../dns/support.js";
 import { clientHello } from "../egress/client-hello.js";
 import { address, createTestNetwork, type TestNetwork } from "./test-network.js";
