@@ -98,7 +98,7 @@ export async function importImage(home: string, path: string, options: ImportOpt
 	try {
 		await removeLeftovers(builds);
 		await mkdir(join(staging, "image"), { recursive: true });
-		return await new Import(home, file, fileBytes, staging, { ...options, onProgress }).run();
+		return await new Import(home, file, fileBytes, staging, options, onProgress).run();
 	} catch (error) {
 		throw diskError(home, error);
 	} finally {
@@ -119,12 +119,19 @@ class Import {
 	#allowedBytes = limits.maxExportHeaderBytes + limits.maxTarTailBytes;
 	#stage = "reading";
 
-	constructor(home: string, file: string, fileBytes: number, staging: string, options: ImportOptions) {
+	constructor(
+		home: string,
+		file: string,
+		fileBytes: number,
+		staging: string,
+		options: ImportOptions,
+		onProgress: (progress: Progress) => void,
+	) {
 		this.#home = home;
 		this.#file = file;
 		this.#staging = staging;
 		this.#options = options;
-		this.#progress = new ByteProgress(options.onProgress ?? (() => {}), "import", fileBytes);
+		this.#progress = new ByteProgress(onProgress, "import", fileBytes);
 		this.#entries = readTar(this.#tar(), file);
 	}
 

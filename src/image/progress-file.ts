@@ -39,7 +39,8 @@ export class ProgressFile {
 	/** The work is over: nobody waits for it. */
 	async end(): Promise<void> {
 		await this.#writing;
-		await rm(this.#path, { force: true });
+		// A full disk may have left the new one half written.
+		for (const path of [`${this.#path}.new`, this.#path]) await rm(path, { force: true });
 	}
 }
 
