@@ -9,8 +9,9 @@ import * as openpgp from "openpgp";
 import { beforeAll, describe, expect, it } from "vitest";
 import { SandboxError } from "../../../src/errors.js";
 import { Downloader } from "../../../src/image/download.js";
+import { sha256Of } from "../../../src/image/sha256.js";
 import { fetchRelease, readArchiveKeys } from "../../../src/image/sources/debian/release.js";
-import { openRepository } from "../../../src/image/sources/debian/repository.js";
+import { type OpenRepositoryOptions, openRepository } from "../../../src/image/sources/debian/repository.js";
 import { silentLog } from "../../../src/log.js";
 
 const NOW = Date.now();
@@ -135,7 +136,7 @@ describe("a suite whose packages are not those of its signed index", () => {
 	);
 
 	/** A mirror's files on a real server, and what is made of them. */
-	async function open(files: Record<string, string | Buffer>) {
+	async function open(files: Record<string, string | Buffer>, expected?: OpenRepositoryOptions["expected"]) {
 		const server = createServer(({ url = "" }, response) => {
 			const found = files[url.slice(1)];
 			response.writeHead(found === undefined ? 404 : 200).end(found);
@@ -152,6 +153,7 @@ describe("a suite whose packages are not those of its signed index", () => {
 				keys: [ours.toPublic()],
 				log: { ...silentLog, warn: (line: string) => warnings.push(line) },
 				nowMs: NOW,
+				...(expected === undefined ? {} : { expected }),
 			});
 			return { suites: suites.map(({ name, release }) => ({ name, dateMs: release.dateMs })), warnings };
 		} finally {
@@ -183,6 +185,19 @@ describe("a suite whose packages are not those of its signed index", () => {
 		expect(suites).toEqual([{ name: "trixie", dateMs: older }]);
 		const day = new Date(older).toISOString().slice(0, 10);
 		expect(warnings).toContainEqual(expect.stringContaining(`trixie is taken from dists/stable, as of ${day}: `));
+	});
+
+	it("is found again as a lock file names it, though the mirror has a newer one by its code name", async () => {
+		const text = await sign(index(older, PACKAGES, { "Valid-Until": new Date(older + 1000).toUTCString() }));
+		const locked = { name: "trixie", date: new Date(older).toISOString(), sha256: sha256Of(text) };
+		const newer = { [IN_RELEASE]: await sign(index(NOW - 3600_000, PACKAGES)), [`dists/trixie/${PATH}`]: PACKAGES };
+		const stable = { "dists/stable/InRelease": text, [`dists/stable/${PATH}`]: PACKAGES };
+		const { suites } = await open({ ...newer, ...stable }, [locked]);
+		expect(suites).toEqual([{ name: "trixie", dateMs: older }]);
+		await expect(open(newer, [locked])).rejects.toMatchObject({
+			code: "mismatch",
+			message: expect.stringContaining(`the lock file wants Debian trixie of ${locked.date}, the mirror has that of`),
+		});
 	});
 
 	it("is refused where the other name is another release's, not signed or not there", async () => {

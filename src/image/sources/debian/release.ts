@@ -43,6 +43,8 @@ export interface FetchReleaseOptions {
 	readonly keys: readonly openpgp.Key[];
 	readonly log: Log;
 	readonly nowMs: number;
+	/** When the index must not have expired. Default: now. */
+	readonly validAtMs?: number;
 }
 
 /**
@@ -152,7 +154,7 @@ function checkRelease(
 	options: FetchReleaseOptions,
 	source: string,
 ): Release {
-	const { suite, nowMs } = options;
+	const { suite, nowMs, validAtMs = nowMs } = options;
 	const [stanza] = parseStanzas(signed, source);
 	const codename = stanza?.get("codename") ?? "";
 	if (codename !== suite && stanza?.get("suite") !== suite) {
@@ -169,7 +171,7 @@ function checkRelease(
 		);
 	}
 	const validUntil = stanza?.get("valid-until");
-	if (validUntil !== undefined && Date.parse(validUntil) < nowMs) {
+	if (validUntil !== undefined && Date.parse(validUntil) < validAtMs) {
 		throw new SandboxError(
 			"corrupt",
 			`${source} expired at ${validUntil}: the mirror is out of date`,

@@ -99,15 +99,15 @@ async function openSuite(
 ): Promise<Suite | undefined> {
 	const mirrors = options.mirrors[kind];
 	// An index that a lock file wants may have expired since.
-	const nowMs = locked === undefined ? options.nowMs : Date.parse(locked.date);
-	const release = await fetchRelease({ ...options, nowMs, mirrors, suite: name });
+	const how = { ...options, mirrors, ...(locked === undefined ? {} : { validAtMs: Date.parse(locked.date) }) };
+	const release = await fetchRelease({ ...how, suite: name });
 	if (release === undefined) return undefined;
 	try {
 		return await open(name, release);
 	} catch (error) {
 		const { codename, suite } = release;
 		if (!(error instanceof SandboxError) || error.code === "cancelled" || suite === name) throw error;
-		const other = await fetchRelease({ ...options, nowMs, mirrors, suite }).catch(() => undefined);
+		const other = await fetchRelease({ ...how, suite }).catch(() => undefined);
 		if (other === undefined || other.codename !== codename || other.text === release.text) throw error;
 		const found = await open(suite, other).catch(() => undefined);
 		if (found === undefined) throw error;
