@@ -16,3 +16,13 @@ export const GUEST_ADDRESS: Ipv4 = 0x0a00020f;
 /** 52:54:00:12:35:02, constant, so that a restored machine goes on with what its neighbour table says. */
 export const GATEWAY_MAC: Mac = 0x525400123502;
 export const BROADCAST_MAC: Mac = 0xffffffffffff;
+
+/** Broadcast and multicast: the lowest bit of the first byte (IEEE 802 8.2). */
+export function isGroupMac(mac: Mac): boolean {
+	return (Math.floor(mac / 2 ** 40) & 1) === 1;
+}
+
+/** Whether a machine may send as this one. */
+export function isMachineMac(mac: Mac): boolean {
+	return !isGroupMac(mac) && mac !== 0 && mac !== GATEWAY_MAC;
+}

@@ -1,4 +1,12 @@
-import { BROADCAST_MAC, GATEWAY_ADDRESS, GATEWAY_MAC, type Ipv4, NETWORK_BROADCAST } from "./addresses.js";
+import {
+	BROADCAST_MAC,
+	GATEWAY_ADDRESS,
+	GATEWAY_MAC,
+	type Ipv4,
+	isGroupMac,
+	isMachineMac,
+	NETWORK_BROADCAST,
+} from "./addresses.js";
 import type { AnswerDns } from "./flows/dns-end.js";
 import { Reassembly } from "./flows/reassembly.js";
 import type { TcpNat } from "./flows/tcp-nat.js";
@@ -16,7 +24,6 @@ import {
 	ETHERTYPE_IPV4,
 	ETHERTYPE_IPV6,
 	type EthernetFrame,
-	isGroupMac,
 	parseEthernetFrame,
 } from "./wire/ethernet.js";
 import { isIcmpError, timeExceeded } from "./wire/icmp.js";
@@ -67,7 +74,7 @@ export class Demultiplexer {
 			return;
 		}
 		const ethernet = parsed.value;
-		if (isGroupMac(ethernet.source) || ethernet.source === 0 || ethernet.source === GATEWAY_MAC) {
+		if (!isMachineMac(ethernet.source)) {
 			counters.badSourceMac += 1;
 			return;
 		}

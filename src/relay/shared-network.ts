@@ -1,11 +1,11 @@
 /** One Ethernet that several machines share: a switch between them, and an address of 10.0.2.0/24 for each. */
 
 import type { Log } from "../log.js";
-import { BROADCAST_MAC, GATEWAY_MAC, GUEST_ADDRESS, type Ipv4, type Mac } from "./addresses.js";
+import { BROADCAST_MAC, GUEST_ADDRESS, type Ipv4, isGroupMac, isMachineMac, type Mac } from "./addresses.js";
 import { MAX_FRAME_BYTES, MAX_SHARED_ADDRESSES } from "./limits.js";
 import type { FrameLink } from "./link.js";
 import { parseArpPacket } from "./wire/arp.js";
-import { ETHERTYPE_ARP, ETHERTYPE_IPV4, type EthernetFrame, isGroupMac, parseEthernetFrame } from "./wire/ethernet.js";
+import { ETHERTYPE_ARP, ETHERTYPE_IPV4, type EthernetFrame, parseEthernetFrame } from "./wire/ethernet.js";
 import { parseIpv4Packet } from "./wire/ipv4.js";
 
 /** One machine's plug; it sends what the relay's own services and the other machines have for it. */
@@ -38,16 +38,11 @@ export class SharedNetwork {
 	}
 
 	join(machine: string, link: FrameLink): SharedPort {
-		return new Port(link, {
-			bind: (mac, port) => this.#bind(mac, port, machine),
-			release: (mac) => void this.#ports.delete(mac),
-			find: (mac) => this.#ports.get(mac),
-			others: (mac) => [...this.#ports].filter(([other]) => other !== mac).map(([, port]) => port),
-		});
+		return new Port(link, this.#ports, (mac) => this.#lease(mac, machine));
 	}
 
 	/** The address for a MAC; undefined where another machine has the MAC, or others all addresses. */
-	#bind(mac: Mac, port: Port, machine: string): Ipv4 | undefined {
+	#lease(mac: Mac, machine: string): Ipv4 | undefined {
 		if (this.#ports.has(mac)) {
 			this.#log.warn(`machine ${machine} is not heard: another one has its MAC`);
 			return undefined;
@@ -59,7 +54,6 @@ export class SharedNetwork {
 		}
 		this.#addresses.delete(mac);
 		this.#addresses.set(mac, address);
-		this.#ports.set(mac, port);
 		return address;
 	}
 
@@ -80,25 +74,20 @@ export class SharedNetwork {
 	}
 }
 
-/** What a port needs of its network. */
-interface Switch {
-	bind(mac: Mac, port: Port): Ipv4 | undefined;
-	release(mac: Mac): void;
-	find(mac: Mac): Port | undefined;
-	others(mac: Mac): Port[];
-}
-
 class Port implements SharedPort {
 	readonly #link: FrameLink;
-	readonly #switch: Switch;
+	readonly #ports: Map<Mac, Port>;
+	readonly #lease: (mac: Mac) => Ipv4 | undefined;
 	#mac: Mac | undefined;
 	#address: Ipv4 = GUEST_ADDRESS;
 	#isUnheard = false;
 	#isFull = false;
 
-	constructor(link: FrameLink, own: Switch) {
+	/** `ports`: those of the whole network, by MAC. `lease`: the address for a MAC that no port has. */
+	constructor(link: FrameLink, ports: Map<Mac, Port>, lease: (mac: Mac) => Ipv4 | undefined) {
 		this.#link = link;
-		this.#switch = own;
+		this.#ports = ports;
+		this.#lease = lease;
 	}
 
 	get address(): Ipv4 {
@@ -120,23 +109,28 @@ class Port implements SharedPort {
 	}
 
 	leave(): void {
-		if (this.#mac !== undefined) this.#switch.release(this.#mac);
+		if (this.#mac !== undefined) this.#ports.delete(this.#mac);
 	}
 
 	receive(frame: Uint8Array): boolean {
 		const parsed = frame.length > MAX_FRAME_BYTES ? undefined : parseEthernetFrame(frame);
 		// The relay counts it.
-		if (parsed?.ok !== true || isNoHost(parsed.value.source)) return true;
+		if (parsed?.ok !== true || !isMachineMac(parsed.value.source)) return true;
 		const ethernet = parsed.value;
 		this.#mac ??= this.#bind(ethernet.source);
 		if (this.#mac !== ethernet.source) return false;
 		const isForAll = isGroupMac(ethernet.destination);
-		if (!isForAll && this.#switch.find(ethernet.destination) === undefined) return true;
+		const target = this.#ports.get(ethernet.destination);
+		if (!isForAll && target === undefined) return true;
 		if (this.#speaksForItself(ethernet)) {
-			if (!isForAll) this.#switch.find(ethernet.destination)?.sendUnlessFull(frame);
-			else for (const port of this.#switch.others(ethernet.source)) port.sendUnlessFull(new Uint8Array(frame));
+			target?.sendUnlessFull(frame);
+			if (isForAll) this.#flood(frame);
 		}
 		return ethernet.destination === BROADCAST_MAC;
+	}
+
+	#flood(frame: Uint8Array): void {
+		for (const port of this.#ports.values()) if (port !== this) port.sendUnlessFull(new Uint8Array(frame));
 	}
 
 	/** From another machine. */
@@ -146,10 +140,11 @@ class Port implements SharedPort {
 
 	#bind(mac: Mac): Mac | undefined {
 		if (this.#isUnheard) return undefined;
-		const address = this.#switch.bind(mac, this);
+		const address = this.#lease(mac);
 		this.#isUnheard = address === undefined;
 		if (address === undefined) return undefined;
 		this.#address = address;
+		this.#ports.set(mac, this);
 		return mac;
 	}
 
@@ -163,8 +158,4 @@ class Port implements SharedPort {
 		const packet = parseIpv4Packet(payload);
 		return packet.ok && packet.value.source === this.#address;
 	}
-}
-
-function isNoHost(mac: Mac): boolean {
-	return isGroupMac(mac) || mac === 0 || mac === GATEWAY_MAC;
 }

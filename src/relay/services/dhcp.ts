@@ -2,7 +2,6 @@ import {
 	BROADCAST_MAC,
 	DNS_ADDRESS,
 	GATEWAY_ADDRESS,
-	GUEST_ADDRESS,
 	type Ipv4,
 	NETWORK_BROADCAST,
 	NETWORK_MASK,
@@ -49,11 +48,7 @@ export interface DhcpAnswer {
  * The DHCP server (RFC 2131) of one guest: one fixed lease, whoever asks, nothing to remember. So RELEASE and
  * DECLINE change nothing, and a restored machine's lease is as good as ever.
  */
-export function answerDhcp(
-	message: DhcpMessage,
-	mtu: number,
-	guestAddress: Ipv4 = GUEST_ADDRESS,
-): DhcpAnswer | undefined {
+export function answerDhcp(message: DhcpMessage, mtu: number, guestAddress: Ipv4): DhcpAnswer | undefined {
 	const lease = { mtu, guestAddress };
 	if (message.operation !== "request" || message.gatewayAddress !== 0) return undefined;
 	const type = message.options.get(MESSAGE_TYPE)?.[0];

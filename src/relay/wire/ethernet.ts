@@ -20,11 +20,6 @@ export interface EthernetFrame {
 	readonly payload: Uint8Array;
 }
 
-/** Broadcast and multicast: the lowest bit of the first byte (IEEE 802 8.2). */
-export function isGroupMac(mac: Mac): boolean {
-	return (Math.floor(mac / 2 ** 40) & 1) === 1;
-}
-
 export function parseEthernetFrame(bytes: Uint8Array): Parsed<EthernetFrame> {
 	if (bytes.length < ETHERNET_HEADER_BYTES) return { ok: false, reason: "frame shorter than its header" };
 	return {

@@ -32,7 +32,7 @@ beforeEach(() => {
 	network = new SharedNetwork({ ...silentLog, warn: (line: string) => warnings.push(line) });
 });
 
-/** A machine that has said its first word, or (`mac` undefined) none. */
+/** A machine that has said its first word. */
 class Machine {
 	readonly frames: Uint8Array[] = [];
 	readonly port: SharedPort;

@@ -32,7 +32,7 @@ function optionsOf(message: DhcpMessage): Record<number, number[]> {
 
 describe("the DHCP server", () => {
 	it("offers the one lease, with router, DNS server and MTU", () => {
-		const answer = answerDhcp(request(1, {}, [[61, [1, 2, 3]]]), MTU);
+		const answer = answerDhcp(request(1, {}, [[61, [1, 2, 3]]]), MTU, GUEST_ADDRESS);
 		expect(answer?.message).toMatchObject({
 			operation: "reply",
 			transaction: 0x12345678,
@@ -56,12 +56,14 @@ describe("the DHCP server", () => {
 	});
 
 	it("answers to the new address, or by broadcast to who asks so, or to the address that the client has", () => {
-		expect(answerDhcp(request(1), MTU)?.delivery).toEqual({ mac: MAC, address: GUEST_ADDRESS });
-		expect(answerDhcp(request(1, { flags: 0x8000 }), MTU)?.delivery).toEqual({
+		expect(answerDhcp(request(1), MTU, GUEST_ADDRESS)?.delivery).toEqual({ mac: MAC, address: GUEST_ADDRESS });
+		expect(answerDhcp(request(1, { flags: 0x8000 }), MTU, GUEST_ADDRESS)?.delivery).toEqual({
 			mac: BROADCAST_MAC,
 			address: 0xffffffff,
 		});
-		expect(answerDhcp(request(3, { clientAddress: GUEST_ADDRESS, flags: 0x8000 }), MTU)?.delivery).toEqual({
+		expect(
+			answerDhcp(request(3, { clientAddress: GUEST_ADDRESS, flags: 0x8000 }), MTU, GUEST_ADDRESS)?.delivery,
+		).toEqual({
 			mac: MAC,
 			address: GUEST_ADDRESS,
 		});
@@ -83,7 +85,7 @@ describe("the DHCP server", () => {
 		Partial<DhcpMessage>,
 		[number, number[]][],
 	][])("acknowledges a client that is %s", (_state, fields, options) => {
-		const answer = answerDhcp(request(3, fields, options), MTU);
+		const answer = answerDhcp(request(3, fields, options), MTU, GUEST_ADDRESS);
 		expect(answer?.message.options.get(53)).toEqual(Uint8Array.of(5));
 		expect(answer?.message.yourAddress).toBe(GUEST_ADDRESS);
 	});
@@ -96,24 +98,24 @@ describe("the DHCP server", () => {
 		Partial<DhcpMessage>,
 		[number, number[]][],
 	][])("says no by broadcast to a client that %s", (_case, fields, options) => {
-		const answer = answerDhcp(request(3, fields, options), MTU);
+		const answer = answerDhcp(request(3, fields, options), MTU, GUEST_ADDRESS);
 		expect(answer && optionsOf(answer.message)).toEqual({ 53: [6], 54: [10, 0, 2, 2] });
 		expect(answer?.message.yourAddress).toBe(0);
 		expect(answer?.delivery).toEqual({ mac: BROADCAST_MAC, address: 0xffffffff });
 	});
 
 	it("informs a client that has an address, without a lease", () => {
-		const answer = answerDhcp(request(8, { clientAddress: GUEST_ADDRESS }), MTU);
+		const answer = answerDhcp(request(8, { clientAddress: GUEST_ADDRESS }), MTU, GUEST_ADDRESS);
 		expect(answer?.message.yourAddress).toBe(0);
 		expect(answer?.message.options.has(51)).toBe(false);
 		expect(answer?.message.options.get(6)).toEqual(Uint8Array.of(10, 0, 2, 3));
 	});
 
 	it("has nothing to say to RELEASE, DECLINE, replies, relay agents, and clients of another server", () => {
-		expect(answerDhcp(request(7, { clientAddress: GUEST_ADDRESS }), MTU)).toBeUndefined();
-		expect(answerDhcp(request(4, {}, [[50, [10, 0, 2, 15]]]), MTU)).toBeUndefined();
-		expect(answerDhcp(request(1, { operation: "reply" }), MTU)).toBeUndefined();
-		expect(answerDhcp(request(1, { gatewayAddress: 1 }), MTU)).toBeUndefined();
+		expect(answerDhcp(request(7, { clientAddress: GUEST_ADDRESS }), MTU, GUEST_ADDRESS)).toBeUndefined();
+		expect(answerDhcp(request(4, {}, [[50, [10, 0, 2, 15]]]), MTU, GUEST_ADDRESS)).toBeUndefined();
+		expect(answerDhcp(request(1, { operation: "reply" }), MTU, GUEST_ADDRESS)).toBeUndefined();
+		expect(answerDhcp(request(1, { gatewayAddress: 1 }), MTU, GUEST_ADDRESS)).toBeUndefined();
 		expect(
 			answerDhcp(
 				request(3, {}, [
@@ -121,8 +123,9 @@ describe("the DHCP server", () => {
 					[54, [10, 0, 2, 9]],
 				]),
 				MTU,
+				GUEST_ADDRESS,
 			),
 		).toBeUndefined();
-		expect(answerDhcp(request(3), MTU)).toBeUndefined();
+		expect(answerDhcp(request(3), MTU, GUEST_ADDRESS)).toBeUndefined();
 	});
 });
