@@ -21,7 +21,7 @@ import { type ImageManifest, readManifest } from "./manifest.js";
 import { packageFile } from "./package-files.js";
 import { acquireLock, lockOwner } from "./process-lock.js";
 import { type BuildProgress, type Progress, ProgressTracker } from "./progress.js";
-import { PROGRESS_FILE, ProgressFile, readProgressFile } from "./progress-file.js";
+import { ProgressFile, readProgressFile } from "./progress-file.js";
 import { type Recipe, type RecipeFile, readRecipe } from "./recipe.js";
 import { sha256Of } from "./sha256.js";
 import type { SourceContext } from "./source.js";
@@ -104,7 +104,7 @@ export async function readBuildProgress(home: string): Promise<(Progress & { rea
 	const { builds } = imageFolders(home);
 	const owner = await lockOwner(join(builds, "lock"));
 	if (owner === undefined) return undefined;
-	const progress = await readProgressFile(join(builds, PROGRESS_FILE));
+	const progress = await readProgressFile(builds);
 	return progress === undefined ? undefined : { ...progress, name: owner.purpose };
 }
 
@@ -123,7 +123,7 @@ async function build(home: string, recipeFile: RecipeFile, options: BuildOptions
 	const staging = join(folders.builds, name);
 	await requireFreeSpace(home, NEEDED_BYTES, "a build");
 	await mkdir(join(staging, "image"), { recursive: true });
-	const progressFile = new ProgressFile(join(folders.builds, PROGRESS_FILE), log);
+	const progressFile = new ProgressFile(folders.builds, log);
 	const progress = new ProgressTracker((now) => {
 		options.onProgress?.(now);
 		progressFile.update(now);

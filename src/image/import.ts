@@ -29,7 +29,7 @@ import { limits } from "./limits.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
 import { acquireLock } from "./process-lock.js";
 import type { Progress } from "./progress.js";
-import { PROGRESS_FILE, ProgressFile } from "./progress-file.js";
+import { ProgressFile } from "./progress-file.js";
 import { commitImage, imageDigest, imageFolders, TINY } from "./store.js";
 import { readTar } from "./tar-layer.js";
 
@@ -89,7 +89,7 @@ export async function importImage(home: string, path: string, options: ImportOpt
 				bytesPerSecond: undefined,
 			}),
 	});
-	const progressFile = new ProgressFile(join(builds, PROGRESS_FILE), options.log);
+	const progressFile = new ProgressFile(builds, options.log);
 	const onProgress = (progress: Progress) => {
 		options.onProgress?.(progress);
 		progressFile.update(progress);

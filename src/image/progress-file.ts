@@ -1,12 +1,13 @@
 /** Progress in a file, for the other processes that wait for this one. */
 
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describeError, errnoOf } from "../errors.js";
 import type { Log } from "../log.js";
 import type { Progress } from "./progress.js";
 
-/** Its name, in the folder of builds. */
-export const PROGRESS_FILE = "progress.json";
+/** In the folder of builds. */
+const PROGRESS_FILE = "progress.json";
 /** Shortest time between two writes, ms. */
 const INTERVAL_MS = 500;
 
@@ -16,8 +17,8 @@ export class ProgressFile {
 	#writtenMs = Number.NEGATIVE_INFINITY;
 	#writing: Promise<void> = Promise.resolve();
 
-	constructor(path: string, log: Log) {
-		this.#path = path;
+	constructor(builds: string, log: Log) {
+		this.#path = join(builds, PROGRESS_FILE);
 		this.#log = log;
 	}
 
@@ -45,9 +46,9 @@ export class ProgressFile {
 }
 
 /** Reads the progress that another process writes; undefined where there is none yet. */
-export async function readProgressFile(path: string): Promise<Progress | undefined> {
+export async function readProgressFile(builds: string): Promise<Progress | undefined> {
 	try {
-		const value: unknown = JSON.parse(await readFile(path, "utf8"));
+		const value: unknown = JSON.parse(await readFile(join(builds, PROGRESS_FILE), "utf8"));
 		if (typeof value === "object" && value !== null && "fraction" in value && "stage" in value) {
 			return value as Progress;
 		}

@@ -9,7 +9,7 @@ import { ContentStore } from "../../../src/image/content-store.js";
 import { serializeFsJson } from "../../../src/image/fs-json.js";
 import type { ImageManifest } from "../../../src/image/manifest.js";
 import { acquireLock, lockOwner } from "../../../src/image/process-lock.js";
-import { PROGRESS_FILE, ProgressFile } from "../../../src/image/progress-file.js";
+import { ProgressFile } from "../../../src/image/progress-file.js";
 import { parseRecipe } from "../../../src/image/recipe.js";
 import { commitImage, listImages, loadImage, removeImage, verifyImage } from "../../../src/image/store.js";
 import { Tree } from "../../../src/image/tree.js";
@@ -176,7 +176,7 @@ describe("the build lock", () => {
 	it("held by another process lets its progress be seen", async () => {
 		const lock = await acquireLock(path(), "base");
 		const progress = { phase: "configure", stage: "setting up packages", fraction: 0.5, etaMs: 1000 };
-		const file = new ProgressFile(join(home, "builds", PROGRESS_FILE), silentLog);
+		const file = new ProgressFile(join(home, "builds"), silentLog);
 		file.update({ ...progress, bytesPerSecond: undefined });
 		while ((await readBuildProgress(home)) === undefined) await new Promise((resolve) => setImmediate(resolve));
 		// The next one comes too soon to be written.
