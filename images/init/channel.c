@@ -17,8 +17,8 @@ static int port = -1;
 static uint32_t pieces, pieces_reported;
 static bool out_of_step;  // a header made no sense: drop everything until a piece begins with RESET
 
-static uint8_t sent[FRAME_HEADER + FRAME_PAYLOAD_MAX];
-static uint8_t frame[FRAME_HEADER + FRAME_PAYLOAD_MAX];
+static _Alignas(8) uint8_t sent[FRAME_HEADER + FRAME_PAYLOAD_MAX];
+static _Alignas(8) uint8_t frame[FRAME_HEADER + FRAME_PAYLOAD_MAX];
 static size_t frame_length;
 
 // The device's number depends on the order in which the kernel found the virtio devices; there is only one console among them.
@@ -232,7 +232,7 @@ static bool header_is_sound(void)
 	struct frame_header header;
 	memcpy(&header, frame, sizeof header);
 	return header.type >= RESET && header.type <= WAKE && !header.zero[0] && !header.zero[1] && !header.zero[2] &&
-	       header.length <= FRAME_PAYLOAD_MAX;
+	       !header.reserved && header.length <= FRAME_PAYLOAD_MAX;
 }
 
 static void take_piece(const uint8_t *at, size_t left)
@@ -270,7 +270,7 @@ static void take_piece(const uint8_t *at, size_t left)
 
 void channel_read(void)
 {
-	static uint8_t piece[PIECE_MAX];
+	static _Alignas(8) uint8_t piece[PIECE_MAX];
 	for (int i = 0; i < PIECES_PER_TURN; i++) {
 		ssize_t length = read(port, piece, sizeof piece);
 		if (length <= 0)

@@ -422,7 +422,7 @@ void shell_ended(pid_t pid, int status)
 	lose_shell();
 	if (phase == RUNNING && !run.returned) {
 		run.returned = true;
-		run.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+		run.code = run.cancelled ? EXIT_CANCELLED : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 		if (!(run.flags & SHELL_REPLACED))
 			run.flags |= SHELL_ENDED;
 		if (!run.cancelled)

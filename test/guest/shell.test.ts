@@ -66,6 +66,17 @@ describe("the persistent shell", () => {
 		await guest.run("kill %1 2>/dev/null; kill $! 2>/dev/null; true");
 	});
 
+	it("gives a command nothing of what an earlier one left running prints", async () => {
+		await guest.run("(sleep 0.2; echo late; echo late >&2) &");
+		expect(await guest.run("sleep 0.6; echo mine")).toMatchObject(succeeded("mine\n"));
+		expect(await guest.run("echo next")).toMatchObject(succeeded("next\n"));
+	});
+
+	it("gives a command nothing of what a stopped one had printed and nobody had taken", async () => {
+		expect(await guest.run("yes", { timeoutMs: 300, maxOutputBytes: 1024 })).toMatchObject({ timedOut: true });
+		expect(await guest.run("echo next")).toMatchObject(succeeded("next\n"));
+	});
+
 	it("tells what a command that was killed died of", async () => {
 		expect(await guest.run("sh -c 'kill -9 $$'")).toMatchObject({ exitCode: 137 });
 	});

@@ -1,20 +1,21 @@
 /**
  * The frames of the guest channel (docs/guest-channel.md):
  *
- *   0      1      2        4          8            12
- *   | type | zero | zero   | call     | length     | payload (0..16384 bytes)
- *   | u8   | u8   | u16    | u32 LE   | u32 LE     |
+ *   0      1      2        4          8            12       16
+ *   | type | zero | zero   | call     | length     | zero   | payload (0..16384 bytes)
+ *   | u8   | u8   | u16    | u32 LE   | u32 LE     | u32    |
  */
 
 import type { Parsed } from "../../parsed.js";
 
-export const HEADER_BYTES = 12;
+export const HEADER_BYTES = 16;
 export const MAX_PAYLOAD_BYTES = 16384;
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 const TYPE_OFFSET = 0;
 const CALL_OFFSET = 4;
 const LENGTH_OFFSET = 8;
+const RESERVED_OFFSET = 12;
 
 /** Frames from the host to the guest. */
 export const HostFrame = {
@@ -62,7 +63,9 @@ export function serializeFrame(type: number, call: number, payload: Uint8Array):
 export function parseFrame(bytes: Uint8Array): Parsed<Frame> {
 	if (bytes.length < HEADER_BYTES) return malformed(`frame of ${bytes.length} bytes is shorter than its header`);
 	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-	if (view.getUint8(1) !== 0 || view.getUint16(2, true) !== 0) return malformed("reserved header bytes are not zero");
+	if (view.getUint8(1) !== 0 || view.getUint16(2, true) !== 0 || view.getUint32(RESERVED_OFFSET, true) !== 0) {
+		return malformed("reserved header bytes are not zero");
+	}
 	const length = view.getUint32(LENGTH_OFFSET, true);
 	if (length > MAX_PAYLOAD_BYTES) return malformed(`payload length ${length} exceeds ${MAX_PAYLOAD_BYTES}`);
 	if (length !== bytes.length - HEADER_BYTES) {

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { MAX_PAYLOAD_BYTES, parseFrame, serializeFrame } from "../../../src/vm/channel/frame.js";
+import { HEADER_BYTES, MAX_PAYLOAD_BYTES, parseFrame, serializeFrame } from "../../../src/vm/channel/frame.js";
 
 describe("frame codec", () => {
 	it("puts type, call and length where the format says", () => {
 		expect([...serializeFrame(0x82, 0x01020304, Uint8Array.of(9, 8))]).toEqual([
-			0x82, 0, 0, 0, 4, 3, 2, 1, 2, 0, 0, 0, 9, 8,
+			0x82, 0, 0, 0, 4, 3, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 9, 8,
 		]);
 	});
 
@@ -13,12 +13,18 @@ describe("frame codec", () => {
 	});
 
 	it.each([
-		["shorter than a header", new Uint8Array(11), /shorter than its header/],
-		["reserved bytes set", Uint8Array.of(0x82, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), /reserved/],
-		["a length beyond the bound", Uint8Array.of(0x82, 0, 0, 0, 0, 0, 0, 0, 1, 0x40, 0, 0), /exceeds/],
-		["a length that the bytes do not have", Uint8Array.of(0x82, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0), /0 came/],
+		["shorter than a header", new Uint8Array(15), /shorter than its header/],
+		["reserved bytes set", header({ 1: 1 }), /reserved/],
+		["a reserved word set", header({ 12: 1 }), /reserved/],
+		["a length beyond the bound", header({ 8: 1, 9: 0x40 }), /exceeds/],
+		["a length that the bytes do not have", header({ 8: 1 }), /0 came/],
 	])("answers %s with a reason instead of throwing", (_what, bytes, reason) => {
 		const parsed = parseFrame(bytes);
 		expect(parsed).toEqual({ ok: false, reason: expect.stringMatching(reason) });
 	});
 });
+
+/** A header of an OUT frame for call 0 without payload, with these bytes changed. */
+function header(changed: Record<number, number>): Uint8Array {
+	return Uint8Array.from({ ...changed, 0: 0x82, length: HEADER_BYTES }, (byte) => byte ?? 0);
+}
