@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { built } from "./built.js";
-import { cpuSeconds, residentMiB, type ServerClient, startServer } from "./server-client.js";
+import { cpuSeconds, residentMiB, type ServerClient, startServer, startServerOverLines } from "./server-client.js";
 import { median, percentile, series, timed } from "./statistics.js";
 
 const commandLine = (await built<typeof import("../src/config.js")>("config.js")).parseCommandLine(
@@ -103,15 +103,15 @@ async function benchCalls(server: ServerClient): Promise<void> {
 	}
 }
 
-async function benchFiles(server: ServerClient): Promise<void> {
+async function benchFiles(server: ServerClient, over: string): Promise<void> {
 	const megabytes = 16;
 	const content = Buffer.alloc(megabytes * 1024 * 1024, "0123456789abcde\n").toString("latin1");
 	const writes = await series(5, () => timed(() => server.call("write_file", { path: "/tmp/big", content })));
-	report("write_file of 16 MiB", `${((megabytes / median(writes)) * 1000).toFixed(1)} MiB/s`, range(writes));
+	report(`write_file of 16 MiB, ${over}`, `${((megabytes / median(writes)) * 1000).toFixed(1)} MiB/s`, range(writes));
 	const reads = await series(5, () =>
 		timed(() => server.call("read_file", { path: "/tmp/big", limit: megabytes * 1024 * 1024 })),
 	);
-	report("read_file of 16 MiB", `${((megabytes / median(reads)) * 1000).toFixed(1)} MiB/s`, range(reads));
+	report(`read_file of 16 MiB, ${over}`, `${((megabytes / median(reads)) * 1000).toFixed(1)} MiB/s`, range(reads));
 }
 
 async function benchResources(server: ServerClient): Promise<void> {
@@ -140,8 +140,14 @@ await benchFirstResult();
 const server = await startServer(serverArgs, env);
 try {
 	await benchCalls(server);
-	await benchFiles(server);
+	await benchFiles(server, "the SDK's transport");
 	await benchResources(server);
 } finally {
 	await server.close();
+}
+const lines = await startServerOverLines(serverArgs, env);
+try {
+	await benchFiles(lines, "a linear reader");
+} finally {
+	await lines.close();
 }

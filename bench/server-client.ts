@@ -1,9 +1,12 @@
-/** The real server process with the SDK's own client. */
+/** The real server process with the SDK's own client, over the SDK's transport or over lines. */
 
+import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
+import { built } from "./built.js";
 
 const CLI_PATH = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
 const CALL_TIMEOUT_MS = 600_000;
@@ -26,10 +29,43 @@ export async function startServer(args: readonly string[], env: Record<string, s
 		stderr: "ignore",
 		maxBufferSize: MAX_MESSAGE_BYTES,
 	});
+	return connect(transport, () => transport.pid);
+}
+
+/**
+ * With a transport that reads a long line in time linear in its length; the SDK's own copies and searches what it has so far
+ * with each 64 KiB that arrive.
+ */
+export async function startServerOverLines(
+	args: readonly string[],
+	env: Record<string, string>,
+): Promise<ServerClient> {
+	const { StdioTransport } = await built<typeof import("../src/stdio.js")>("stdio.js");
+	const server = spawn(process.execPath, [CLI_PATH, ...args], {
+		env: { PATH: process.env.PATH ?? "", ...env },
+		stdio: ["pipe", "pipe", "ignore"],
+	});
+	const transport = new StdioTransport(server.stdout, server.stdin);
+	const client = await connect(transport as Transport, () => server.pid ?? null);
+	return {
+		...client,
+		close: async () => {
+			const ended = new Promise((resolve) => server.once("exit", resolve));
+			server.stdin.end();
+			await ended;
+			await client.close();
+		},
+	};
+}
+
+async function connect(transport: Transport, pid: () => number | null): Promise<ServerClient> {
 	const client = new Client({ name: "sandbox86-bench", version: "1" });
 	await client.connect(transport);
 	return {
-		processIds: () => (transport.pid === null ? [] : [transport.pid, ...childrenOf(transport.pid)]),
+		processIds: () => {
+			const server = pid();
+			return server === null ? [] : [server, ...childrenOf(server)];
+		},
 		call: async (name, toolArgs) => {
 			const result = await client.callTool({ name, arguments: toolArgs }, undefined, { timeout: CALL_TIMEOUT_MS });
 			if (result.isError) throw new Error(`${name}: ${JSON.stringify(result.content)}`);
