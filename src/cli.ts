@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /** The command line. Exit codes: 0 done, 1 failed, 2 wrong usage. */
 
-import { readFileSync } from "node:fs";
 import { type Config, dataFolders, helpText, parseCommandLine } from "./config.js";
 import { makeDataFolder } from "./data-folder.js";
 import { describeError, SandboxError } from "./errors.js";
 import { createLog, type Log } from "./log.js";
+import { packageVersion } from "./package-version.js";
 
 async function main(argv: readonly string[]): Promise<void> {
 	const commandLine = parseCommandLine(argv);
@@ -70,11 +70,6 @@ async function manageImages(config: Config, log: Log, args: readonly string[]): 
 		stdout: process.stdout,
 		stderr: process.stderr,
 	});
-}
-
-function packageVersion(): string {
-	const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
-	return String((JSON.parse(text) as { version: unknown }).version);
 }
 
 main(process.argv.slice(2)).catch((error: unknown) => {

@@ -1,10 +1,10 @@
 /** Builds an image: its tree step by step, then its boot snapshot. */
 
-import { readFileSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, SandboxError } from "../errors.js";
 import type { Log } from "../log.js";
+import { packageVersion } from "../package-version.js";
 import { createMachine } from "../vm/guest-machine.js";
 import type { MachineNetwork } from "../vm/machine.js";
 import type { MachineImage } from "../vm/machine-image.js";
@@ -18,7 +18,6 @@ import { removeLeftovers } from "./leftovers.js";
 import { lockFilePath, readLockFile, writeLockFile } from "./lock-file.js";
 import { makeTree } from "./make-tree.js";
 import { type ImageManifest, readManifest } from "./manifest.js";
-import { packageFile } from "./package-files.js";
 import { acquireLock, lockOwner } from "./process-lock.js";
 import { type BuildProgress, type Progress, ProgressTracker } from "./progress.js";
 import { ProgressFile, readProgressFile } from "./progress-file.js";
@@ -284,9 +283,4 @@ async function makeBootSnapshot(image: MachineImage, consoleLogPath: string, opt
 function measure(tree: Tree): { entries: number; fileBytes: number } {
 	const fileBytes = [...contentsOf(tree).values()].reduce((sum, bytes) => sum + bytes, 0);
 	return { entries: [...tree.entries()].length, fileBytes };
-}
-
-function packageVersion(): string {
-	const value: unknown = JSON.parse(readFileSync(packageFile("package.json"), "utf8"));
-	return typeof value === "object" && value !== null && "version" in value ? String(value.version) : "unknown";
 }
