@@ -132,7 +132,10 @@ describe("a command that takes too long", () => {
 
 	it("answers 124 where the shell ends with it, and the next command runs in a new shell", async () => {
 		expect(await guest.run("exec sleep 100", { timeoutMs: 300 })).toMatchObject({ timedOut: true, exitCode: 124 });
-		expect(await guest.run("echo next")).toMatchObject({ stdout: "next\n", notices: [expect.stringMatching(/new shell/)] });
+		expect(await guest.run("echo next")).toMatchObject({
+			stdout: "next\n",
+			notices: [expect.stringMatching(/new shell/)],
+		});
 	});
 
 	it("leaves alone what earlier commands left running", async () => {
