@@ -13,7 +13,7 @@ struct call {
 	uint32_t id;
 	uint8_t op;
 	bool input_complete;
-	int fd;             // RUN: the command's memfd; READ: the file; WRITE: the temporary file or, appending, the target
+	int fd;             // READ: the file; WRITE: the temporary file or, appending, the target
 	uint64_t done;      // bytes taken or sent so far
 	uint64_t limit;     // READ: bytes asked for
 	uint64_t size;      // READ: size of the file; WRITE: size before appending
@@ -35,7 +35,8 @@ extern uint32_t credit;    // bytes of output that the host still takes
 void channel_open(void);
 int channel_fd(void);
 void channel_read(void);                // reads what has arrived and hands frames to the call table
-void channel_report(void);              // CONSUMED, if pieces were read since the last one
+int channel_timeout(int64_t now);       // ms until channel_report wants to be called, -1: never
+void channel_report(void);              // says how many pieces were read, if no frame has said it for a while
 uint8_t *channel_payload(void);         // where the next payload may be built in place
 void channel_send(enum guest_frame, uint32_t call, size_t length);  // sends what channel_payload() holds
 void channel_hello(uint32_t epoch);
@@ -61,6 +62,12 @@ void run_data(struct call *, const uint8_t *data, size_t length);
 void run_end(struct call *);
 void run_cancel(struct call *);
 void run_forget(void);                      // RESET: stop the command and drop its output
+
+// command.c: the command's text, on its way to the shell
+void command_start(void);
+void command_begin(bool shell_is_idle);
+void command_add(const uint8_t *text, size_t);
+int command_end(int code);                  // the command finds `code` in $?; → 0, or why the text is not whole (errno)
 
 // environment.c
 char **environment_make(const char *shell);   // for execve, in the child: its memory is not given back
@@ -104,7 +111,11 @@ void export_pump(void);
 void export_ended(pid_t, int status);
 void export_cancel(struct call *);
 
+// Files of the agent that the shell opens by number. /proc/1/fd/N works for pipes and memfds alike.
+enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
+
 // main.c
+void file_place(int fd, int number);        // moves an open file to that number
 bool write_text(const char *path, const char *text);
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 ssize_t read_text(const char *path, char *text, size_t size);

@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 MUSL_PACKAGE=musl-dev:i386
 MUSL_VERSION=1.2.3-1
 MUSL_SHA256=e7e49904a302b4c986cc7729b1af9117f7a01a928b12c43e75bdd015697bff82
-SOURCES=(main.c boot.c channel.c clock.c environment.c export.c files.c leftover.c power.c process.c shell.c)
+SOURCES=(main.c boot.c channel.c clock.c command.c environment.c export.c files.c leftover.c power.c process.c shell.c)
 
 if [[ "${1:-}" == --install-deps ]]; then
 	dpkg --print-foreign-architectures | grep -qx i386 || dpkg --add-architecture i386

@@ -8,13 +8,14 @@
 #include <unistd.h>
 #include "agent.h"
 
-enum { PIECES_PER_TURN = 32 };
+enum { PIECES_PER_TURN = 32, REPORT_PIECES = 32, REPORT_AFTER_MS = 20 };
 
 uint32_t credit;
 struct call calls[CALLS_MAX];
 
 static int port = -1;
 static uint32_t pieces, pieces_reported;
+static int64_t report_at;  // when to say how many, if no frame has said it by then
 static bool out_of_step;  // a header made no sense: drop everything until a piece begins with RESET
 
 static _Alignas(8) uint8_t sent[FRAME_HEADER + FRAME_PAYLOAD_MAX];
@@ -41,7 +42,8 @@ uint8_t *channel_payload(void) { return sent + FRAME_HEADER; }
 
 void channel_send(enum guest_frame type, uint32_t call, size_t length)
 {
-	*(struct frame_header *)sent = (struct frame_header){ .type = type, .call = call, .length = length };
+	*(struct frame_header *)sent = (struct frame_header){ .type = type, .call = call, .length = length, .consumed = pieces };
+	pieces_reported = pieces;
 	// v86 takes a frame while the write is under way, so waiting here is the rare exception, not a stall.
 	while (write(port, sent, FRAME_HEADER + length) < 0) {
 		if (errno == EAGAIN)
@@ -80,13 +82,17 @@ void channel_hello(uint32_t epoch)
 	channel_send(HELLO, epoch, length);
 }
 
-void channel_report(void)
+int channel_timeout(int64_t now)
 {
 	if (pieces == pieces_reported)
-		return;
-	pieces_reported = pieces;
-	memcpy(channel_payload(), &pieces, 4);
-	channel_send(CONSUMED, 0, 4);
+		return -1;
+	return report_at > now ? (int)(report_at - now) : 0;
+}
+
+void channel_report(void)
+{
+	if (channel_timeout(now_ms()) == 0)
+		channel_send(CONSUMED, 0, 0);
 }
 
 void call_end(struct call *call)
@@ -232,7 +238,7 @@ static bool header_is_sound(void)
 	struct frame_header header;
 	memcpy(&header, frame, sizeof header);
 	return header.type >= RESET && header.type <= WAKE && !header.zero[0] && !header.zero[1] && !header.zero[2] &&
-	       !header.reserved && header.length <= FRAME_PAYLOAD_MAX;
+	       !header.consumed && header.length <= FRAME_PAYLOAD_MAX;
 }
 
 static void take_piece(const uint8_t *at, size_t left)
@@ -275,9 +281,10 @@ void channel_read(void)
 		ssize_t length = read(port, piece, sizeof piece);
 		if (length <= 0)
 			return;
-		pieces++;
+		if (pieces++ == pieces_reported)
+			report_at = now_ms() + REPORT_AFTER_MS;
 		take_piece(piece, length);
-		if (pieces - pieces_reported >= 8)
-			channel_report();
+		if (pieces - pieces_reported >= REPORT_PIECES)
+			channel_send(CONSUMED, 0, 0);
 	}
 }

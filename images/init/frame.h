@@ -1,4 +1,4 @@
-// The wire format of docs/guest-channel.md: type(1) zero(3) call(4) length(4) zero(4) payload, little-endian like
+// The wire format of docs/guest-channel.md: type(1) zero(3) call(4) length(4) consumed(4) payload, little-endian like
 // the machine. Header and payload are multiples of eight bytes: the kernel copies what is aligned alike several times faster.
 #pragma once
 #include <stdint.h>
@@ -7,7 +7,7 @@ enum {
 	FRAME_HEADER = 16,
 	FRAME_PAYLOAD_MAX = 16384,
 	PIECE_MAX = 4096,
-	PROTOCOL_VERSION = 2,
+	PROTOCOL_VERSION = 3,
 	CALLS_MAX = 8,
 	COMMAND_MAX = 1 << 20,
 	PATH_LENGTH_MAX = 4095,
@@ -27,7 +27,7 @@ enum run_flag {
 
 struct frame_header {
 	uint8_t type, zero[3];
-	uint32_t call, length, reserved;
+	uint32_t call, length, consumed;
 };
 
 struct reset_payload {

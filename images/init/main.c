@@ -48,6 +48,14 @@ ssize_t read_text(const char *path, char *text, size_t size)
 	return length;
 }
 
+void file_place(int fd, int number)
+{
+	if (fd == number)
+		return;
+	dup3(fd, number, O_CLOEXEC);
+	close(fd);
+}
+
 static void reap(int signals)
 {
 	struct signalfd_siginfo info[16];
@@ -105,7 +113,7 @@ int main(void)
 		leftover_pollfds(set, &used);
 		export_pollfds(set, &used);
 		int64_t now = now_ms();
-		int timeout = busy ? 0 : sooner(shell_timeout(now), leftover_timeout(now));
+		int timeout = busy ? 0 : sooner(channel_timeout(now), sooner(shell_timeout(now), leftover_timeout(now)));
 		poll(set, used, timeout);
 		if (set[1].revents)
 			reap(signals);

@@ -8,31 +8,36 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "agent.h"
 
-// Files of the agent that the shell opens by number. /proc/1/fd/N works for pipes and memfds alike.
-enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 #define FILE_NAME(number) "/proc/1/fd/" #number
 
-// `.` sets the command's text and the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a fork bomb's favourite
-// name). eval stands at the top level, so that `return` and `local` act as in a script. \builtin and \command step over aliases
-// and functions of the same name. The shell's own fd 2 is /dev/null, so `<&2` gives an empty stdin.
-#define TAKE_COMMAND ". " FILE_NAME(3) "&&_=;"
+// `.` sets the command's text and, where it is not 0, the `$?` that it finds; `&&_=` keeps set -e from seeing that (not `:`, a
+// fork bomb's favourite name). eval stands at the top level, so that `return` and `local` act as in a script. \builtin and
+// \command step over aliases and functions of the same name. The shell's own fd 2 is /dev/null, so `<&2` gives an empty stdin.
+#define TAKE_COMMAND ". " FILE_NAME(3)
+#define AFTER_FAILURE "&&_="
+// It comes first, so that bash puts it back last: a command that closes what bash keeps meanwhile makes bash read the end of its
+// script, and so never leaves it waiting with a note that nobody reads.
 #define REDIRECTIONS "<&2 >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
-#define BASH_TEXT TAKE_COMMAND "\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo \"$?\">" FILE_NAME(6)
+// What says that a command is over; other lines that a DEBUG trap may print mean nothing.
+#define NOTE "_86 "
+// Bash's own fd 1 is the agent's pipe for notes: a redirection costs bash as much as ten short commands.
+#define BASH_TEXT(after) TAKE_COMMAND after ";\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo " NOTE "\"$?\""
 // Bash takes each byte of its control line by a system call of its own: the line is the name of an alias, whose text counts as
 // if it stood there. A command that throws aliases away leaves the function of that name.
 #define BASH_LINE "_86\n"
+#define BASH_LINE_AFTER_FAILURE "_87\n"
+#define BASH_NAMES(name, text) name "(){ " text ";}\nalias " name "='" text "'\n"
 // `command` keeps an error, such as one of syntax, from ending ash and dash. That is also how signal 64 cancels: its trap fails, and
 // the error leaves all that runs below `command`. But an error in a subshell is caught too, which then runs on to the end of
 // this line: it must end there, as it would have done at the error.
-#define OTHER_LINE TAKE_COMMAND "\\command eval \"$__sandbox86\"" REDIRECTIONS \
+#define OTHER_LINE TAKE_COMMAND AFTER_FAILURE ";\\command eval \"$__sandbox86\"" REDIRECTIONS \
 	"__sandbox86=$?;\\command [ /proc/self -ef /proc/$$ ]||\\exit \"$__sandbox86\";" \
-	"\\command echo \"$__sandbox86\">" FILE_NAME(6) "\n"
+	"\\command echo \"" NOTE "$__sandbox86\">" FILE_NAME(6) "\n"
 #define OTHER_START "trap '{ : \"${__sandbox86_cancelled?}\";} 2>/dev/null' 64\n"
 
 // Signal 64 unwinds bash: with extdebug a DEBUG trap that fails skips each command, and with status 2 it leaves functions;
@@ -41,12 +46,14 @@ enum { COMMAND_FILE = 3, OUT_FILE, ERR_FILE, DONE_FILE, NULL_FILE };
 // shell. Setting the DEBUG trap while it runs would make bash recurse for ever, so a second signal does nothing, and the note
 // "i" tells the agent not to send one.
 #define UNWIND \
-	"case $BASHOPTS in *extdebug*);;*) \\builtin shopt -s extdebug;\\builtin echo i>" FILE_NAME(6) ";\\builtin set +e;" \
+	"case $BASHOPTS in *extdebug*);;*) \\builtin shopt -s extdebug;\\builtin echo " NOTE "i>" FILE_NAME(6) ";\\builtin set +e;" \
 	"\\builtin trap '\\''case $BASH_COMMAND in \"\\builtin echo \"*|\"\\builtin trap - DEBUG\"|" \
 	"\"\\builtin shopt -u extdebug\");;*) { break 9999;test 1 -eq x;} 2>/dev/null;esac'\\'' DEBUG;" \
 	"{ break 9999;return 124;} 2>/dev/null;;esac"
+// An array is exported by nothing: under `set -a` every program would get a plain variable's text.
 #define BASH_START \
-	"_86(){ " BASH_TEXT ";}\nshopt -s expand_aliases\nalias _86='" BASH_TEXT "'\n" \
+	"declare -a __sandbox86\nshopt -s expand_aliases\n" \
+	BASH_NAMES("_86", BASH_TEXT("")) BASH_NAMES("_87", BASH_TEXT(AFTER_FAILURE)) \
 	"trap '" UNWIND "' 64\ntrap '" UNWIND "' INT\n"
 #define BASH_REWIND "\\builtin trap - DEBUG;\\builtin shopt -u extdebug\n"
 
@@ -63,6 +70,7 @@ enum {
 	TICK_FIRST_MS = 2,
 	TICK_LAST_MS = 100,
 	EXIT_CANCELLED = 124,
+	NOTE_MAX = sizeof NOTE - 1 + 3,
 	FAILED_STARTS_MAX = 3,
 	START_MS = 500,
 };
@@ -95,10 +103,11 @@ static struct {
 	int writers[2];            // keep the pipes open until the command is over
 	int left[2];               // DRAINING: bytes of it that are still to be sent
 } run;
-static bool text_for_bash;     // the open command's text is written for bash
 static struct call *waiting;   // the command to start as soon as the one before is stopped
 static int32_t last_code;
 static int done_writer = -1;
+static char note[NOTE_MAX + 1];  // the line that is being read from the pipe for notes
+static size_t note_length;
 static bool limit_was_hit;     // since the last command
 static uint64_t limit_hits;    // as counted when it ended
 static int background;         // processes left running, as last told to the host
@@ -124,7 +133,7 @@ static void become_shell(int control)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	dup2(control, 0);
-	dup2(NULL_FILE, 1);
+	dup2(shell.is_bash ? open(FILE_NAME(6), O_WRONLY | O_CLOEXEC) : NULL_FILE, 1);
 	dup2(NULL_FILE, 2);
 	if (chdir(shell.folder) < 0 && chdir("/root") < 0 && chdir("/") < 0) {}
 	umask(022);
@@ -133,9 +142,10 @@ static void become_shell(int control)
 	_exit(127);
 }
 
-static bool write_control(const char *line, size_t length)
+static bool write_control(const char *line)
 {
-	return shell.pid && write(shell.control, line, length) == (ssize_t)length;
+	ssize_t length = strlen(line);
+	return shell.pid && write(shell.control, line, length) == length;
 }
 
 static void spawn(void)
@@ -158,35 +168,25 @@ static void spawn(void)
 	fcntl(ends[1], F_SETFL, O_NONBLOCK);
 	shell.control = ends[1];
 	shell.pid = pid;
-	if (shell.is_bash)
-		write_control(BASH_START, sizeof BASH_START - 1);
-	else
-		write_control(OTHER_START, sizeof OTHER_START - 1);
-}
-
-static void place(int fd, int number)
-{
-	if (fd == number)
-		return;
-	dup3(fd, number, O_CLOEXEC);
-	close(fd);
+	write_control(shell.is_bash ? BASH_START : OTHER_START);
 }
 
 // Before anything else is opened, so that the numbers are free.
 void shell_reserve_files(void)
 {
 	for (int number = COMMAND_FILE; number <= NULL_FILE; number++)
-		place(open("/dev/null", O_RDWR | O_CLOEXEC), number);
+		file_place(open("/dev/null", O_RDWR | O_CLOEXEC), number);
 }
 
 void shell_start(void)
 {
+	command_start();
 	int done[2];
 	if (pipe2(done, O_CLOEXEC | O_NONBLOCK) < 0)
 		complain("no pipe: %m");
 	done_writer = fcntl(done[1], F_DUPFD_CLOEXEC, NULL_FILE + 1);
 	close(done[1]);
-	place(done[0], DONE_FILE);
+	file_place(done[0], DONE_FILE);
 	spawn();
 }
 
@@ -213,17 +213,6 @@ int shell_folder(char *path, size_t size)
 
 // ---- RUN: from the call to the control line
 
-static void write_command(struct call *call, const char *text, size_t length)
-{
-	while (length > 0) {
-		ssize_t part = write(call->fd, text, length);
-		if (part <= 0)
-			return;
-		text += part;
-		length -= part;
-	}
-}
-
 void run_open(struct call *call, const uint8_t *arguments, size_t length)
 {
 	uint64_t wall_clock_us;
@@ -233,27 +222,18 @@ void run_open(struct call *call, const uint8_t *arguments, size_t length)
 			call_end(call);
 			return;
 		}
-	call->fd = memfd_create("command", MFD_CLOEXEC);
-	if (length < 8 || call->fd < 0) {
-		channel_fail(call->id, length < 8 ? EINVAL : errno, "the command cannot be taken");
+	if (length < 8) {
+		channel_fail(call->id, EINVAL, "the command cannot be taken");
 		call_end(call);
 		return;
 	}
 	memcpy(&wall_clock_us, arguments, 8);
 	clock_set(wall_clock_us);
-	static const char bash_begin[] = "\\builtin export -n __sandbox86='", other_begin[] = "__sandbox86='";
-	text_for_bash = shell.is_bash;
-	// Under `set -a` bash would export the text, and every program would get it.
-	if (text_for_bash)
-		write_command(call, bash_begin, sizeof bash_begin - 1);
-	else
-		write_command(call, other_begin, sizeof other_begin - 1);
+	command_begin(phase == IDLE);
 }
 
 void run_data(struct call *call, const uint8_t *data, size_t length)
 {
-	static char quoted[4 * FRAME_PAYLOAD_MAX];
-	size_t used = 0;
 	call->done += length;
 	if (call->done > COMMAND_MAX || memchr(data, 0, length)) {
 		bool too_long = call->done > COMMAND_MAX;
@@ -262,14 +242,7 @@ void run_data(struct call *call, const uint8_t *data, size_t length)
 		call_end(call);
 		return;
 	}
-	for (size_t i = 0; i < length; i++) {
-		if (data[i] == '\'') {
-			memcpy(quoted + used, "'\\''", 4);
-			used += 4;
-		} else
-			quoted[used++] = data[i];
-	}
-	write_command(call, quoted, used);
+	command_add(data, length);
 }
 
 static bool open_pipe(int number, int *writer)
@@ -281,7 +254,7 @@ static bool open_pipe(int number, int *writer)
 	fcntl(ends[0], F_SETPIPE_SZ, PIPE_SIZE);
 	*writer = fcntl(ends[1], F_DUPFD_CLOEXEC, NULL_FILE + 1);
 	close(ends[1]);
-	place(ends[0], number);
+	file_place(ends[0], number);
 	return true;
 }
 
@@ -308,9 +281,8 @@ static void lose_shell(void)
 
 static void start(struct call *call)
 {
-	static const char bash_line[] = BASH_LINE, other_line[] = OTHER_LINE;
-	char end[32];
-	char note[16];
+	const char *line;
+	char dropped[64];
 	run = (typeof(run)){ .call = call->id };
 	if (limit_was_hit || (background > 0 && process_limit_near())) {
 		process_kill_group(shell.pid);
@@ -318,25 +290,27 @@ static void start(struct call *call)
 		run.flags |= LIMIT_HIT;
 		limit_was_hit = false;
 	}
-	int length = last_code ? sprintf(end, "'\nreturn %d\n", last_code) : sprintf(end, "'\n");
-	write_command(call, end, length);
-	place(call->fd, COMMAND_FILE);
-	call->fd = -1;
+	int error = command_end(last_code);
+	if (error) {
+		channel_fail(call->id, error, "no memory for the command: %s", strerror(error));
+		call_end(call);
+		return;
+	}
 	if (!open_pipe(OUT_FILE, &run.writers[0]) || !open_pipe(ERR_FILE, &run.writers[1])) {
 		channel_fail(call->id, errno, "no pipe: %s", strerror(errno));
 		call_end(call);
 		return;
 	}
-	while (read(DONE_FILE, note, sizeof note) > 0) {}
+	while (read(DONE_FILE, dropped, sizeof dropped) > 0) {}
+	note_length = 0;
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (!shell.pid)
 			spawn();
-		if (shell.is_bash != text_for_bash)
-			break;
 		process_mark(background > 0 ? shell.pid : 0);
 		run.limit_hits = run.limit_hits_seen = background > 0 ? process_limit_hits() : limit_hits;
 		next_busy_check = now_ms() + BUSY_CHECK_MS;
-		if (shell.is_bash ? write_control(bash_line, sizeof bash_line - 1) : write_control(other_line, sizeof other_line - 1)) {
+		line = !shell.is_bash ? OTHER_LINE : last_code ? BASH_LINE_AFTER_FAILURE : BASH_LINE;
+		if (write_control(line)) {
 			run.session = shell.pid;
 			if (shell.restarted)
 				run.flags |= SHELL_NEW;
@@ -352,8 +326,7 @@ static void start(struct call *call)
 	}
 	close_pipe(OUT_FILE, run.writers[0]);
 	close_pipe(ERR_FILE, run.writers[1]);
-	channel_fail(call->id, ENOENT, shell.pid ? "a new shell of another kind was started: run the command again"
-	                                         : "no shell can be started: /bin/bash and /bin/sh are missing or broken");
+	channel_fail(call->id, ENOENT, "no shell can be started: /bin/bash and /bin/sh are missing or broken");
 	call_end(call);
 }
 
@@ -373,7 +346,7 @@ static void finish(void)
 	close_pipe(OUT_FILE, run.writers[0]);
 	close_pipe(ERR_FILE, run.writers[1]);
 	if (run.rewind && shell.pid)
-		write_control(BASH_REWIND, sizeof BASH_REWIND - 1);
+		write_control(BASH_REWIND);
 	last_code = run.code;
 	background = process_count(shell.pid);
 	limit_hits = process_limit_hits();
@@ -435,7 +408,7 @@ void shell_ended(pid_t pid, int status)
 	}
 }
 
-// One line: "i" when bash has unwound itself, else an exit code.
+// "i" when bash has unwound itself, else an exit code.
 static void take_note(const char *note)
 {
 	if (*note == 'i') {
@@ -448,16 +421,25 @@ static void take_note(const char *note)
 	run.code = run.cancelled ? EXIT_CANCELLED : run.rewind ? 128 + SIGINT : atoi(note);
 }
 
+// A note ends its line; what stands before it is a DEBUG trap's, and only the line's last bytes are kept.
 static void read_notes(void)
 {
-	char notes[256];
-	ssize_t length = read(DONE_FILE, notes, sizeof notes - 1);
-	if (length <= 0)
-		return;
-	notes[length] = 0;
-	char *rest;
-	for (char *line = strtok_r(notes, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-		take_note(line);
+	char part[256];
+	ssize_t length;
+	while ((length = read(DONE_FILE, part, sizeof part)) > 0)
+		for (ssize_t i = 0; i < length; i++) {
+			if (part[i] != '\n') {
+				if (note_length == NOTE_MAX)
+					memmove(note, note + 1, --note_length);
+				note[note_length++] = part[i];
+				continue;
+			}
+			note[note_length] = 0;
+			char *at = strstr(note, NOTE);
+			if (at)
+				take_note(at + sizeof NOTE - 1);
+			note_length = 0;
+		}
 	if (run.returned && !run.cancelled)
 		start_draining();
 }

@@ -29,4 +29,36 @@ describe("the lasting bash", () => {
 		const { stdout } = await guest.run(`: '${"x".repeat(1_000_000)}'; /bin/echo started; set +a`);
 		expect(stdout).toBe("started\n");
 	});
+
+	it("answers a command that closes every descriptor that it can, and goes on in a new shell", async () => {
+		const closed = await guest.run('for n in $(seq 3 40); do eval "exec $n>&-"; done; echo closed');
+		expect(closed.stdout).toMatch(/^closed\n/);
+		expect(closed.notices).toEqual([expect.stringMatching(/The shell ended with this command/)]);
+		expect(await guest.run("cat; echo here; echo there >&2; (exit 6)")).toMatchObject({
+			stdout: "here\n",
+			stderr: "there\n",
+			exitCode: 6,
+		});
+	});
+
+	it("takes a DEBUG trap's output for no answer, whatever that prints", async () => {
+		await guest.run("trap 'printf %s 1' DEBUG");
+		expect(await guest.run("false")).toMatchObject({ stdout: "1", exitCode: 1 });
+		await guest.run("trap 'head -c 5000 /dev/zero | tr \"\\0\" i; echo' DEBUG");
+		expect((await guest.run("(exit 8)")).exitCode).toBe(8);
+		await guest.run("trap - DEBUG");
+	});
+
+	it("shows nothing of its own under set -x", async () => {
+		await guest.run("set -x");
+		expect(await guest.run("echo $((6 * 7)); false")).toMatchObject({ stderr: "++ echo 42\n++ false\n", exitCode: 1 });
+		expect((await guest.run("echo $?; set +x")).stderr).toBe("++ echo 1\n++ set +x\n");
+	});
+
+	it("lets a command find the exit code of the one before, which an ERR trap does not see again", async () => {
+		await guest.run("failures=0; trap 'failures=$((failures + 1))' ERR");
+		await guest.run("false");
+		// As for `bash -c 'eval false'`: once for the command, once for eval.
+		expect((await guest.run("echo $? $failures; trap - ERR")).stdout).toBe("1 2\n");
+	});
 });

@@ -14,8 +14,10 @@ class ModelGuest {
 	mostUnread = 0;
 	violations: string[] = [];
 	boots = 0;
+	consumed = 0;
+	/** Otherwise it leaves the count to the next frame that it has to say. */
+	tellsAtOnce = true;
 	#stream = new Uint8Array(0);
-	#consumed = 0;
 
 	constructor(windowPieces: number) {
 		this.channel = new GuestChannel({
@@ -31,17 +33,17 @@ class ModelGuest {
 	}
 
 	say(type: number, call: number, payload: Uint8Array): void {
-		this.channel.receive(serializeFrame(type, call, payload));
+		this.channel.receive(serializeFrame(type, call, payload, this.consumed));
 	}
 
 	/** Reads up to `count` pieces and tells so. */
 	read(count: number): void {
 		for (const piece of this.unread.splice(0, count)) {
-			this.#consumed++;
+			this.consumed++;
 			this.#stream = Buffer.concat([this.#stream, piece]);
 		}
 		this.#parse();
-		this.say(GuestFrame.consumed, 0, u32(this.#consumed));
+		if (this.tellsAtOnce) this.say(GuestFrame.consumed, 0, new Uint8Array(0));
 	}
 
 	#parse(): void {
@@ -57,7 +59,7 @@ class ModelGuest {
 
 	#take(type: number, call: number, payload: Uint8Array): void {
 		if (type === HostFrame.reset) {
-			this.#consumed = 1;
+			this.consumed = 1;
 			this.say(GuestFrame.hello, call, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
 		} else if (type === HostFrame.open) {
 			expect(payload[0]).toBe(Op.write);
@@ -68,12 +70,6 @@ class ModelGuest {
 			this.say(GuestFrame.done, call, Uint8Array.from(this.written.get(call) ?? []).slice(0, 100));
 		}
 	}
-}
-
-function u32(value: number): Uint8Array {
-	const bytes = new Uint8Array(4);
-	new DataView(bytes.buffer).setUint32(0, value, true);
-	return bytes;
 }
 
 async function connected(windowPieces: number): Promise<ModelGuest> {
@@ -181,9 +177,25 @@ describe("guest channel", () => {
 		expect(guest.unread).toHaveLength(1);
 	});
 
+	it("takes the count of pieces from any frame of the guest", async () => {
+		const guest = await connected(4);
+		guest.tellsAtOnce = false;
+		const call = guest.channel.open(serializeWrite(undefined, false, "/f"));
+		call.done.catch(() => {});
+		await settle();
+		guest.read(4);
+		let held = false;
+		const holding = guest.channel.hold().then(() => (held = true));
+		await settle();
+		expect(held).toBe(false);
+		guest.say(GuestFrame.out, 1, Uint8Array.of(1));
+		await holding;
+	});
+
 	it("reports a guest that claims to have read what was never sent", async () => {
 		const guest = await connected(4);
-		guest.say(GuestFrame.consumed, 0, u32(1000));
+		guest.consumed = 1000;
+		guest.say(GuestFrame.consumed, 0, new Uint8Array(0));
 		expect(guest.violations).toEqual([expect.stringContaining("1000 pieces")]);
 	});
 

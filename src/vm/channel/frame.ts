@@ -1,21 +1,21 @@
 /**
  * The frames of the guest channel (docs/guest-channel.md):
  *
- *   0      1      2        4          8            12       16
- *   | type | zero | zero   | call     | length     | zero   | payload (0..16384 bytes)
- *   | u8   | u8   | u16    | u32 LE   | u32 LE     | u32    |
+ *   0      1      2        4          8            12         16
+ *   | type | zero | zero   | call     | length     | consumed | payload (0..16384 bytes)
+ *   | u8   | u8   | u16    | u32 LE   | u32 LE     | u32 LE   |
  */
 
 import type { Parsed } from "../../parsed.js";
 
 export const HEADER_BYTES = 16;
 export const MAX_PAYLOAD_BYTES = 16384;
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 const TYPE_OFFSET = 0;
 const CALL_OFFSET = 4;
 const LENGTH_OFFSET = 8;
-const RESERVED_OFFSET = 12;
+const CONSUMED_OFFSET = 12;
 
 /** Frames from the host to the guest. */
 export const HostFrame = {
@@ -43,10 +43,12 @@ export interface Frame {
 	readonly type: number;
 	/** The call that the frame belongs to, or the epoch, or 0. */
 	readonly call: number;
+	/** From the guest: pieces that it has read since the last RESET. From the host: 0. */
+	readonly consumed: number;
 	readonly payload: Uint8Array;
 }
 
-export function serializeFrame(type: number, call: number, payload: Uint8Array): Uint8Array {
+export function serializeFrame(type: number, call: number, payload: Uint8Array, consumed = 0): Uint8Array {
 	if (payload.length > MAX_PAYLOAD_BYTES) {
 		throw new RangeError(`frame payload of ${payload.length} bytes, at most ${MAX_PAYLOAD_BYTES} fit`);
 	}
@@ -55,6 +57,7 @@ export function serializeFrame(type: number, call: number, payload: Uint8Array):
 	view.setUint8(TYPE_OFFSET, type);
 	view.setUint32(CALL_OFFSET, call, true);
 	view.setUint32(LENGTH_OFFSET, payload.length, true);
+	view.setUint32(CONSUMED_OFFSET, consumed, true);
 	bytes.set(payload, HEADER_BYTES);
 	return bytes;
 }
@@ -63,7 +66,7 @@ export function serializeFrame(type: number, call: number, payload: Uint8Array):
 export function parseFrame(bytes: Uint8Array): Parsed<Frame> {
 	if (bytes.length < HEADER_BYTES) return malformed(`frame of ${bytes.length} bytes is shorter than its header`);
 	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-	if (view.getUint8(1) !== 0 || view.getUint16(2, true) !== 0 || view.getUint32(RESERVED_OFFSET, true) !== 0) {
+	if (view.getUint8(1) !== 0 || view.getUint16(2, true) !== 0) {
 		return malformed("reserved header bytes are not zero");
 	}
 	const length = view.getUint32(LENGTH_OFFSET, true);
@@ -76,6 +79,7 @@ export function parseFrame(bytes: Uint8Array): Parsed<Frame> {
 		value: {
 			type: view.getUint8(TYPE_OFFSET),
 			call: view.getUint32(CALL_OFFSET, true),
+			consumed: view.getUint32(CONSUMED_OFFSET, true),
 			payload: bytes.subarray(HEADER_BYTES),
 		},
 	};

@@ -197,6 +197,7 @@ export class GuestChannel {
 			return;
 		}
 		if (!this.#established) return;
+		this.#takeCount(frame.consumed);
 		switch (frame.type) {
 			case GuestFrame.out:
 			case GuestFrame.err:
@@ -209,7 +210,6 @@ export class GuestChannel {
 				this.#handleFailure(frame);
 				return;
 			case GuestFrame.consumed:
-				this.#handleConsumed(frame);
 				return;
 			case GuestFrame.busy:
 				this.#accept(parseCount(frame.payload), this.#options.onBusy);
@@ -264,16 +264,16 @@ export class GuestChannel {
 		call.reject(failure.ok ? new GuestCallError(failure.value) : new Error(failure.reason));
 	}
 
-	#handleConsumed(frame: Frame): void {
-		this.#accept(parseCount(frame.payload), (count) => {
-			if (count > this.#sentPieces || count < this.#consumedPieces) {
-				this.#options.onViolation(`the guest read ${count} pieces, ${this.#sentPieces} were sent`);
-				return;
-			}
-			this.#consumedPieces = count;
-			this.#flush();
-			this.#wakeWaiters();
-		});
+	/** Every frame says how many pieces the guest has read so far. */
+	#takeCount(pieces: number): void {
+		if (pieces === this.#consumedPieces) return;
+		if (pieces > this.#sentPieces || pieces < this.#consumedPieces) {
+			this.#options.onViolation(`the guest read ${pieces} pieces, ${this.#sentPieces} were sent`);
+			return;
+		}
+		this.#consumedPieces = pieces;
+		this.#flush();
+		this.#wakeWaiters();
 	}
 
 	#accept<T>(parsed: Parsed<T>, use: (value: T) => void): void {
