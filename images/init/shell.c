@@ -20,12 +20,12 @@
 // \command step over aliases and functions of the same name. The shell's own fd 2 is /dev/null, so `<&2` gives an empty stdin.
 #define TAKE_COMMAND ". " FILE_NAME(3)
 #define AFTER_FAILURE "&&_="
-// It comes first, so that bash puts it back last: a command that closes what bash keeps meanwhile makes bash read the end of its
+// stdin comes first, so that bash puts it back last: a command that closes what bash keeps meanwhile makes bash read the end of its
 // script, and so never leaves it waiting with a note that nobody reads.
 #define REDIRECTIONS "<&2 >" FILE_NAME(4) " 2>" FILE_NAME(5) ";"
 // What says that a command is over; other lines that a DEBUG trap may print mean nothing.
 #define NOTE "_86 "
-// Bash's own fd 1 is the agent's pipe for notes: a redirection costs bash as much as ten short commands.
+// Bash's own fd 1 is the agent's pipe for notes: a redirection would be a tenth of what the whole line costs (docs/adr/0021).
 #define BASH_TEXT(after) TAKE_COMMAND after ";\\builtin eval \"$__sandbox86\"" REDIRECTIONS "\\builtin echo " NOTE "\"$?\""
 // Bash takes each byte of its control line by a system call of its own: the line is the name of an alias, whose text counts as
 // if it stood there. A command that throws aliases away leaves the function of that name.
@@ -106,7 +106,7 @@ static struct {
 static struct call *waiting;   // the command to start as soon as the one before is stopped
 static int32_t last_code;
 static int done_writer = -1;
-static char note[NOTE_MAX + 1];  // the line that is being read from the pipe for notes
+static char note_line[NOTE_MAX + 1];  // the line that is being read from the pipe for notes
 static size_t note_length;
 static bool limit_was_hit;     // since the last command
 static uint64_t limit_hits;    // as counted when it ended
@@ -430,12 +430,12 @@ static void read_notes(void)
 		for (ssize_t i = 0; i < length; i++) {
 			if (part[i] != '\n') {
 				if (note_length == NOTE_MAX)
-					memmove(note, note + 1, --note_length);
-				note[note_length++] = part[i];
+					memmove(note_line, note_line + 1, --note_length);
+				note_line[note_length++] = part[i];
 				continue;
 			}
-			note[note_length] = 0;
-			char *at = strstr(note, NOTE);
+			note_line[note_length] = 0;
+			char *at = strstr(note_line, NOTE);
 			if (at)
 				take_note(at + sizeof NOTE - 1);
 			note_length = 0;

@@ -199,6 +199,13 @@ describe("guest channel", () => {
 		expect(guest.violations).toEqual([expect.stringContaining("1000 pieces")]);
 	});
 
+	it("reports a guest that has read less than it said before, in any frame", async () => {
+		const guest = await connected(4);
+		guest.consumed = 0;
+		guest.say(GuestFrame.busy, 0, new Uint8Array(4));
+		expect(guest.violations).toEqual([expect.stringContaining("0 pieces")]);
+	});
+
 	it("tells a guest that started anew by itself from one that was asked to", async () => {
 		const guest = await connected(4);
 		guest.say(GuestFrame.hello, 0, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));

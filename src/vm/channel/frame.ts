@@ -66,9 +66,7 @@ export function serializeFrame(type: number, call: number, payload: Uint8Array, 
 export function parseFrame(bytes: Uint8Array): Parsed<Frame> {
 	if (bytes.length < HEADER_BYTES) return malformed(`frame of ${bytes.length} bytes is shorter than its header`);
 	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-	if (view.getUint8(1) !== 0 || view.getUint16(2, true) !== 0) {
-		return malformed("reserved header bytes are not zero");
-	}
+	if (view.getUint8(1) !== 0 || view.getUint16(2, true) !== 0) return malformed("reserved header bytes are not zero");
 	const length = view.getUint32(LENGTH_OFFSET, true);
 	if (length > MAX_PAYLOAD_BYTES) return malformed(`payload length ${length} exceeds ${MAX_PAYLOAD_BYTES}`);
 	if (length !== bytes.length - HEADER_BYTES) {
